@@ -1,0 +1,376 @@
+"""What a contract may hold, key by key, with the meaning and the default of each.
+
+The field descriptions here are the source of ``docs/reference/contract.md``. Unknown keys are
+refused at every level, because a mistyped key that is silently ignored is a gate that never ran.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,47}$"
+"""Names of models, tables, candidates and environments: they become folders, keys and labels."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_DURATION = re.compile(r"^([1-9][0-9]{0,5})([smhdw])$")
+
+
+def parse_duration(value: Any) -> timedelta:
+    """Read a duration such as ``28d``, ``6h`` or ``30m``.
+
+    Raises:
+        ValueError: if the text is not a whole number followed by s, m, h, d or w.
+    """
+    if isinstance(value, timedelta):
+        return value
+    found = _DURATION.match(value) if isinstance(value, str) else None
+    if not found:
+        raise ValueError("must be a whole number and a unit (s, m, h, d or w), such as 28d or 6h")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def format_duration(value: timedelta) -> str:
+    """Write a duration in its largest whole unit; ``parse_duration`` reads it back the same."""
+    seconds = int(value.total_seconds())
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(parse_duration, json_schema_input_type=str),
+    PlainSerializer(format_duration, return_type=str),
+]
+"""A length of time, written as ``28d``, ``6h`` or ``30m``."""
+
+
+def _span(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else parse_duration(value)
+
+
+Span = Annotated[
+    timedelta | Annotated[float, Field(gt=0, lt=1)],
+    BeforeValidator(_span, json_schema_input_type=str | float),
+    PlainSerializer(lambda v: format_duration(v) if isinstance(v, timedelta) else v),
+]
+"""A length of time, or a share (between 0 and 1) of the rows in their order."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Metric = Literal["roc_auc", "average_precision", "brier_score", "cost_per_row"]
+
+
+class Section(BaseModel):
+    """Base of every section: closed and immutable."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileSource(Section):
+    """Rows from CSV or Parquet files."""
+
+    kind: Literal["file"]
+    path: str = Field(description="File or glob, relative to the contract's folder.")
+    separator: str = Field(",", min_length=1, max_length=1, description="Separator of a CSV file.")
+    null_values: list[str] = Field(["", "NA", "null"], description="Texts that mean missing.")
+
+
+class PackageSource(Section):
+    """Rows from a CSV file (also zipped) that an installed Python package ships."""
+
+    kind: Literal["package"]
+    package: str = Field(description="Name of the distribution; it is not imported.")
+    path: str = Field(description="Path of the file within the package.")
+    separator: str = Field(",", min_length=1, max_length=1, description="Separator of a CSV file.")
+    null_values: list[str] = Field(["", "NA", "null"], description="Texts that mean missing.")
+
+
+Source = Annotated[FileSource | PackageSource, Field(discriminator="kind")]
+
+
+class Column(Section):
+    """What values a column may have. A row that breaks a rule goes to quarantine."""
+
+    type: Literal["string", "integer", "number", "boolean", "time"] = Field(
+        description="Type of the values; `time` is an instant in UTC."
+    )
+    required: bool = Field(False, description="Whether a missing value is a broken rule.")
+    minimum: float | None = Field(None, description="Smallest value (inclusive).")
+    maximum: float | None = Field(None, description="Largest value (inclusive).")
+    allowed: list[str] | None = Field(None, description="The only texts that are allowed.")
+    pattern: str | None = Field(None, description="Regular expression that a text must match.")
+    missing_share: Share = Field(1.0, description="Largest share of missing values in a batch.")
+
+
+class Table(Section):
+    """One table that the model learns from."""
+
+    source: Source
+    prepare: str | None = Field(
+        None,
+        description="Function in the model's `prepare.py` that turns the source's rows into the table's.",
+    )
+    key: list[str] = Field(min_length=1, description="Columns that name a row; no two rows share them.")
+    time: str | None = Field(
+        None,
+        description="Column that says when a row happened. Without it the table arrives in one batch.",
+    )
+    columns: dict[str, Column] = Field(min_length=1)
+    quarantine_share: Share = Field(
+        0.01, description="Largest share of a batch's rows that may go to quarantine; more stops the run."
+    )
+    minimum_rows: int = Field(1, ge=1, description="Fewest rows that a batch may have.")
+    freshness: Duration | None = Field(
+        None, description="How old a batch's newest row may be when a run starts."
+    )
+
+
+class Label(Section):
+    """What the model learns to say."""
+
+    column: str = Field(description="Column of the prediction's table: boolean, or integer 0 and 1.")
+    time: str | None = Field(
+        None,
+        description="Column that says when the label became known. Without it: at the row's own time.",
+    )
+
+
+class Prediction(Section):
+    """What a prediction is made for, and what is known then."""
+
+    table: Name = Field(description="Table whose rows are predicted.")
+    inputs: list[str] = Field(
+        min_length=1, description="Its columns that a request brings; no other is known at that time."
+    )
+
+
+class Features(Section):
+    """Which features the model uses."""
+
+    use: list[str] | None = Field(
+        None, description="Names of the features in `features.py` to use; all without it."
+    )
+
+
+class Split(Section):
+    """How rows are divided: always by time, never at random."""
+
+    validation: Span = Field(description="The span before the test's, for tuning and choosing.")
+    test: Span = Field(description="The last span, for evaluation and gates; never seen in training.")
+
+
+class Search(Section):
+    """The range of one hyper-parameter: bounds, or choices."""
+
+    low: float | None = Field(None, description="Smallest value (inclusive).")
+    high: float | None = Field(None, description="Largest value (inclusive).")
+    log: bool = Field(False, description="Whether to search on a logarithmic scale.")
+    integer: bool = Field(False, description="Whether values are whole numbers.")
+    choices: list[str | float | int | bool] | None = Field(None, description="The only values to try.")
+
+    @model_validator(mode="after")
+    def _bounds_or_choices(self) -> Search:
+        bounds = self.low is not None and self.high is not None
+        if bounds == (self.choices is not None):
+            raise ValueError("needs either low and high, or choices")
+        if bounds and self.low >= self.high:  # type: ignore[operator]
+            raise ValueError(f"low must be below high. Got low={self.low}, high={self.high}")
+        return self
+
+
+class Candidate(Section):
+    """One kind of model that is tried."""
+
+    name: Name
+    estimator: str = Field(
+        pattern=r"^(sklearn\.[A-Za-z_.]+|[a-z_]+\.py:[A-Za-z_]+)$",
+        description="A scikit-learn class (`sklearn.linear_model.LogisticRegression`) or a function of the "
+        "model's own (`estimators.py:make`) that takes the parameters and returns an estimator.",
+    )
+    complexity: int = Field(ge=1, description="Rank by simplicity: within the margin the lowest rank wins.")
+    encoding: Literal["one_hot", "ordinal"] = Field(
+        description="`one_hot`: categories as columns, numbers filled and scaled, for linear models. "
+        "`ordinal`: categories as numbers, missing numbers left as they are, for trees."
+    )
+    parameters: dict[str, Any] = Field({}, description="Fixed parameters of the estimator.")
+    search: dict[str, Search] = Field({}, description="Parameters to tune.")
+
+
+class Tuning(Section):
+    """How hyper-parameters are searched. The budget is in trials, so that a run can be repeated."""
+
+    trials: int = Field(8, ge=1, le=1000, description="Trials for each candidate.")
+    sample_rows: int = Field(50_000, ge=100, description="Newest training rows that a trial fits on.")
+    seed: int = Field(0, ge=0, description="Seed of everything random in a run.")
+
+
+class Selection(Section):
+    """Which candidate wins."""
+
+    metric: Metric = Field("average_precision", description="Measured on the validation rows.")
+    margin: float = Field(0.0, ge=0, description="A simpler candidate within this of the best wins.")
+
+
+class Costs(Section):
+    """What a mistake costs, in a unit of the user's own."""
+
+    missed: float = Field(gt=0, description="Cost of a positive that was not flagged.")
+    false_alarm: float = Field(gt=0, description="Cost of a negative that was flagged.")
+
+
+class MinimumQualityGate(Section):
+    """The lower end of the metric's 95% interval must reach the bound."""
+
+    metric: Literal["roc_auc", "average_precision"]
+    minimum: Share
+
+
+class ChampionGate(Section):
+    """Must not be worse than the model that serves now, beyond the noise, on the same rows."""
+
+    metric: Metric
+    tolerance: float = Field(ge=0, description="A loss that is accepted even if it is no noise.")
+
+
+class WorstSliceGate(Section):
+    """The worst slice that has enough rows must reach the bound."""
+
+    metric: Literal["roc_auc", "average_precision"]
+    minimum: Share
+    minimum_rows: int = Field(500, ge=1, description="Smaller slices are shown, not judged.")
+
+
+class CalibrationGate(Section):
+    """The expected calibration error must stay below the bound."""
+
+    maximum: Share
+
+
+class BusinessCostGate(Section):
+    """Cost against doing nothing (flagging no row, or all rows, whichever is cheaper)."""
+
+    maximum_ratio: float = Field(gt=0, description="1 means: as dear as doing nothing.")
+
+
+class LatencyGate(Section):
+    """Time of a single prediction from features to answer, 99th percentile."""
+
+    maximum_milliseconds: float = Field(gt=0)
+
+
+class BundleSizeGate(Section):
+    """Size of the model's files."""
+
+    maximum_megabytes: float = Field(gt=0)
+
+
+class ParityGate(Section):
+    """The ONNX and the scikit-learn model must answer the same."""
+
+    maximum_difference: float = Field(gt=0, description="Largest difference of a probability.")
+    rows: int = Field(10_000, ge=1)
+
+
+class TrainingTimeGate(Section):
+    """Wall-clock time of training, tuning included."""
+
+    maximum_minutes: float = Field(gt=0)
+
+
+class TrainingEnergyGate(Section):
+    """Energy that training took, tuning included, as measured or estimated by codecarbon."""
+
+    maximum_watt_hours: float = Field(gt=0)
+
+
+class Gates(Section):
+    """What a model must pass before it may serve. A gate that is absent is not checked; data tests always are."""
+
+    minimum_quality: MinimumQualityGate
+    champion: ChampionGate | None = None
+    worst_slice: WorstSliceGate | None = None
+    calibration: CalibrationGate | None = None
+    business_cost: BusinessCostGate | None = None
+    latency: LatencyGate | None = None
+    bundle_size: BundleSizeGate | None = None
+    parity: ParityGate
+    training_time: TrainingTimeGate | None = None
+    training_energy: TrainingEnergyGate | None = None
+
+
+class Serving(Section):
+    """How the model is served."""
+
+    maximum_request_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused.")
+    maximum_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
+
+
+class Monitoring(Section):
+    """What is watched in live traffic, against the bundle's own baseline."""
+
+    minimum_rows: int = Field(500, ge=1, description="A smaller window is not judged.")
+    psi: float = Field(0.2, gt=0, description="Population stability index from which a column has drifted.")
+    ks: float = Field(
+        0.1, gt=0, le=1, description="Kolmogorov-Smirnov distance from which a number has drifted."
+    )
+    drifted_share: Share = Field(0.3, description="Share of drifted features that fails the verdict.")
+    missing_increase: Share = Field(0.1, description="Rise in a feature's missing share that fails.")
+    unseen_share: Share = Field(0.05, description="Share of unseen categories in a feature that fails.")
+    outlier_share: Share = Field(
+        0.05, description="Share of rows with a value outside of the baseline's range that fails."
+    )
+    quality_drop: float = Field(
+        0.05, gt=0, description="Fall of live ROC AUC below the bundle's test figure that fails."
+    )
+    minimum_outcomes: int = Field(500, ge=1, description="Fewer joined outcomes are not judged.")
+
+
+class Triggers(Section):
+    """What starts a retraining. A rule that is absent never fires."""
+
+    on_drift: bool = Field(True, description="A failed drift verdict.")
+    on_quality: bool = Field(True, description="A failed live quality verdict.")
+    new_rows: int | None = Field(None, ge=1, description="New labelled rows since the last training.")
+    every: Duration | None = Field(None, description="Time since the last training.")
+    cool_down: Duration = Field(timedelta(days=7), description="Shortest time between two retrainings.")
+
+
+class Environment(Section):
+    """One place that serves."""
+
+    promotion: Literal["automatic", "manual"] = Field(
+        description="`automatic`: a run whose gates pass is served there. `manual`: a person says so."
+    )
+
+
+class Contract(Section):
+    """The contract of one model."""
+
+    version: Literal[1] = Field(description="Version of the contract's format.")
+    name: Name = Field(description="The model's name, the same as its folder's.")
+    description: str = Field(min_length=1, description="What the model says, about what, and when.")
+    owner: str = Field(min_length=1, description="Who answers for the model.")
+    tables: dict[Name, Table] = Field(min_length=1)
+    prediction: Prediction
+    label: Label
+    features: Features = Features(use=None)
+    split: Split
+    candidates: list[Candidate] = Field(min_length=1)
+    tuning: Tuning = Tuning()
+    selection: Selection = Selection()
+    costs: Costs
+    slices: list[str] = Field([], description="Inputs or features by whose values quality is shown.")
+    gates: Gates
+    serving: Serving = Serving()
+    monitoring: Monitoring = Monitoring()
+    triggers: Triggers = Triggers(new_rows=None, every=None)
+    environments: dict[Name, Environment] = Field(
+        {"local": Environment(promotion="automatic")}, description="Where the model is served."
+    )

@@ -1,0 +1,151 @@
+"""Compute features for whole tables, with polars.
+
+Histories are running totals per key, read at both ends of each window by an as-of join: two
+look-ups a row and a window, however many rows the window holds.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import polars as pl
+
+from seatrial.errors import FeatureError
+from seatrial.features.definitions import Features, History, Latest, Lookup, Part
+
+KNOWN_AT = "_known_at"
+_ROW = "_row"
+_KEY = "_key"
+_AT = "_at"
+_SEPARATOR = "\x1f"
+
+
+def compute_features(
+    features: Features,
+    rows: pl.DataFrame,
+    tables: dict[str, pl.LazyFrame],
+    *,
+    use: list[str] | None = None,
+) -> pl.DataFrame:
+    """Compute features for ``rows``.
+
+    Args:
+        features: The model's definitions.
+        rows: The requests: a column for each of the contract's inputs, of shape (n_rows, n_inputs).
+        tables: The tables that the definitions read, by name.
+        use: The features wanted, in their order; all of them without it.
+
+    Returns:
+        A frame with the features' columns, of shape (n_rows, n_features), in the rows' order.
+
+    Raises:
+        FeatureError: if a table or a column is missing or an expression cannot be computed.
+    """
+    wanted = features.all_names if use is None else use
+    try:
+        frame = rows.with_row_index(_ROW)
+        if features.known_at is not None:
+            frame = frame.with_columns(features.known_at.dt.cast_time_unit("us").alias(KNOWN_AT))
+            frame = frame.sort(KNOWN_AT, maintain_order=True, nulls_last=True)
+        made = [_make(part, frame, _table(part, tables)) for part in features.parts]
+        return pl.concat([frame, *made], how="horizontal").with_columns(**features.expressions).sort(_ROW).select(wanted)
+    except pl.exceptions.PolarsError as error:
+        raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
+
+
+def _table(part: Part, tables: dict[str, pl.LazyFrame]) -> pl.DataFrame:
+    if part.table not in tables:
+        raise FeatureError(f"The features need the table {part.table!r}. Got: {', '.join(tables) or 'none'}.")
+    return tables[part.table].select(sorted(part.needs)).collect()
+
+
+def key_expression(by: tuple[str, ...]) -> pl.Expr:
+    """One text for the columns ``by``, missing where any of them is; an as-of join by it is the faster."""
+    if len(by) == 1:
+        return pl.col(by[0]).cast(pl.String)
+    return pl.concat_str([pl.col(column).cast(pl.String) for column in by], separator=_SEPARATOR)
+
+
+def _make(part: Part, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """Return the features of one part, of shape (n_rows, n_names), in the frame's order."""
+    match part:
+        case Lookup():
+            return _make_lookup(part, frame, table)
+        case Latest():
+            return _make_latest(part, frame, table)
+        case History():
+            return _make_history(part, frame, table)
+
+
+def _make_lookup(part: Lookup, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    right = table.unique(part.by, keep="last", maintain_order=True).select(
+        *part.by, **{name: pl.col(column) for name, column in part.columns.items()}
+    )
+    return frame.select(part.by).join(right, on=list(part.by), how="left", maintain_order="left").select(part.names)
+
+
+def _make_latest(part: Latest, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    right = (
+        table.select(
+            key_expression(part.by).alias(_KEY),
+            pl.col(part.time).dt.cast_time_unit("us").alias(_AT),
+            **{name: pl.col(column) for name, column in part.columns.items()},
+        )
+        .drop_nulls([_KEY, _AT])
+        .sort(_AT, maintain_order=True)
+    )
+    left = frame.select(KNOWN_AT, key_expression(part.by).alias(_KEY))
+    return _asof(left, right, part.tolerance).select(part.names)
+
+
+def _asof(left: pl.DataFrame, right: pl.DataFrame, tolerance: timedelta | None = None) -> pl.DataFrame:
+    # Both sides are sorted by time as a whole, so within a key too; polars cannot know that.
+    return left.join_asof(
+        right,
+        left_on=KNOWN_AT,
+        right_on=_AT,
+        by=_KEY,
+        strategy="backward",
+        tolerance=tolerance,
+        check_sortedness=False,
+    )
+
+
+def running_totals(part: History, table: pl.DataFrame) -> pl.DataFrame:
+    """Return the running count and sum of a history's value, by key and time.
+
+    Returns:
+        Columns ``_key``, ``_at`` (microseconds), ``_n`` and ``_sum``, one row for each key and
+        instant, sorted by time; the totals include the instant.
+    """
+    return (
+        table.select(
+            key_expression(part.by).alias(_KEY),
+            pl.col(part.time).dt.cast_time_unit("us").alias(_AT),
+            pl.col(part.value).cast(pl.Float64).alias("_sum"),
+        )
+        .drop_nulls()
+        .group_by(_KEY, _AT)
+        .agg(pl.len().cast(pl.Int64).alias("_n"), pl.col("_sum").sum())
+        .sort(_AT, _KEY)
+        .with_columns(pl.col("_n", "_sum").cum_sum().over(_KEY))
+    )
+
+
+def _make_history(part: History, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    totals = running_totals(part, table)
+    keyed = frame.select(KNOWN_AT, key_expression(part.by).alias(_KEY))
+    at_end = _asof(keyed, totals).select(n_end="_n", sum_end="_sum")
+    made = []
+    for window, length in zip(part.windows, part.lengths, strict=True):
+        start = keyed.with_columns(pl.col(KNOWN_AT) - length)
+        at_start = _asof(start, totals).select(n_start="_n", sum_start="_sum")
+        count = pl.col("n_end").fill_null(0) - pl.col("n_start").fill_null(0)
+        total = pl.col("sum_end").fill_null(0.0) - pl.col("sum_start").fill_null(0.0)
+        made.append(
+            pl.concat([at_end, at_start], how="horizontal").select(
+                pl.when(count > 0).then(total / count).alias(f"{part.name}_share_{window}"),
+                count.alias(f"{part.name}_count_{window}"),
+            )
+        )
+    return pl.concat(made, how="horizontal")

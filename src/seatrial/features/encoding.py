@@ -1,0 +1,109 @@
+"""From features to the numbers that an estimator sees: a float32 matrix.
+
+Categories become their place in a list that is fixed in training and kept in the bundle, so the
+same list encodes while serving, tells an unseen value apart, and spares the served model texts.
+A category that is missing, or was not among the most frequent in training, is -1; a missing
+number is NaN. Numbers are float32 already in training, as ONNX computes with them, or a tree's
+threshold between two float64 values could send a row the other way in serving.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from seatrial.errors import FeatureError
+
+UNKNOWN = -1.0
+MAXIMUM_CATEGORIES = 200
+
+
+class FeatureColumn(BaseModel):
+    """One feature as an estimator sees it.
+
+    Attributes:
+        name: The feature's name.
+        kind: ``number`` or ``category``.
+        categories: The known categories in the order of their codes; empty for a number.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["number", "category"]
+    categories: tuple[str, ...] = ()
+
+
+class FeatureSchema(BaseModel):
+    """The features of a model, in the order of the matrix's columns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: tuple[FeatureColumn, ...]
+
+    @classmethod
+    def fit(cls, frame: pl.DataFrame) -> FeatureSchema:
+        """Learn kinds and categories from the training rows.
+
+        Args:
+            frame: The training rows' features, of shape (n_rows, n_features).
+
+        Raises:
+            FeatureError: if a column is neither a number, a boolean nor a text.
+        """
+        return cls(columns=tuple(_column(frame[name]) for name in frame.columns))
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the features, in their order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def category_places(self) -> list[int]:
+        """Places of the categories among the columns."""
+        return [i for i, column in enumerate(self.columns) if column.kind == "category"]
+
+    @property
+    def number_places(self) -> list[int]:
+        """Places of the numbers among the columns."""
+        return [i for i, column in enumerate(self.columns) if column.kind == "number"]
+
+    def encode(self, frame: pl.DataFrame) -> NDArray[np.float32]:
+        """Return the matrix of ``frame``, of shape (n_rows, n_features), C-ordered float32.
+
+        Raises:
+            FeatureError: if a feature is missing from the frame.
+        """
+        if missing := [name for name in self.names if name not in frame.columns]:
+            raise FeatureError(f"The features {', '.join(missing)} are missing.")
+        matrix = np.empty((frame.height, len(self.columns)), dtype=np.float32)
+        for place, column in enumerate(self.columns):
+            values = frame[column.name]
+            if column.kind == "number":
+                matrix[:, place] = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+            else:
+                matrix[:, place] = self._codes(place, values)
+        return matrix
+
+    def _codes(self, place: int, values: pl.Series) -> NDArray[np.float32]:
+        categories = self.columns[place].categories
+        codes = values.cast(pl.String).replace_strict(
+            list(categories), list(range(len(categories))), default=UNKNOWN, return_dtype=pl.Float32
+        )
+        return codes.fill_null(UNKNOWN).to_numpy()
+
+
+def _column(values: pl.Series) -> FeatureColumn:
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean or values.dtype == pl.Null:
+        return FeatureColumn(name=values.name, kind="number")
+    if values.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise FeatureError(
+            f"The feature {values.name!r} must be a number, a boolean or a text. Got {values.dtype} instead."
+        )
+    counts = values.drop_nulls().cast(pl.String).value_counts().sort(["count", values.name], descending=[True, False])
+    frequent = sorted(counts[values.name].head(MAXIMUM_CATEGORIES).to_list())
+    return FeatureColumn(name=values.name, kind="category", categories=tuple(frequent))

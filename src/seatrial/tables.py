@@ -1,0 +1,270 @@
+"""Tables with versions: Delta Lake on a local disk or on S3.
+
+Rows arrive in batches, a batch a period (a month, say). A batch is one Delta commit that also
+carries a Delta application transaction, ``batch:PERIOD`` with the first 60 bits of the batch's
+digest as its version. So the same batch twice adds nothing, a changed batch is noticed, two
+writers of one batch cannot both win, and a writer that is killed has committed or has not
+(Delta protocol, "Transaction Identifiers"; threats: F5, D5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import polars as pl
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from seatrial.errors import StoreError, TableError
+from seatrial.workspace import Workspace, store_errors
+
+BATCH_COLUMN = "_batch"
+
+
+@dataclass(frozen=True)
+class TableVersion:
+    """A table at one of its versions.
+
+    Attributes:
+        table: Name of the table.
+        version: Delta version, counted from 0.
+        rows: Number of rows.
+        digest: SHA-256 of the rows' content, whatever their order and files.
+    """
+
+    table: str
+    version: int
+    rows: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What writing a batch did.
+
+    Attributes:
+        table: Name of the table.
+        batch: The batch's name, a period such as ``2013-07`` or ``all``.
+        status: ``added``, ``unchanged`` (the same rows were there), or ``replaced``.
+        version: The table's version afterwards.
+        rows: Rows of the batch.
+        digest: SHA-256 of the batch's content.
+    """
+
+    table: str
+    batch: str
+    status: Literal["added", "unchanged", "replaced"]
+    version: int
+    rows: int
+    digest: str
+
+
+@contextmanager
+def _table_errors(name: str) -> Iterator[None]:
+    with store_errors(f"using the table {name}"):
+        try:
+            yield
+        except CommitFailedError as error:
+            raise TableError(
+                f"The table {name} was changed by someone else at the same moment: {error}.",
+                remedy="Nothing was written. Run the command again.",
+            ) from error
+        except DeltaError as error:
+            if "No space left" in str(error):
+                raise StoreError(
+                    f"The disk is full while writing the table {name}.",
+                    remedy="Free some space and run the command again; the table is as it was.",
+                ) from error
+            raise TableError(f"The table {name} cannot be used: {error}.") from error
+
+
+def digest_of(frame: pl.DataFrame) -> str:
+    """Return the SHA-256 of a frame's content, independent of the order of rows and columns."""
+    lists = [name for name, kind in frame.schema.items() if isinstance(kind, pl.List)]
+    flat = frame.with_columns(pl.col(lists).list.join("\x1f")) if lists else frame
+    columns = sorted(flat.columns)
+    ordered = flat.select(columns).sort(columns, nulls_last=True)
+    return hashlib.sha256(ordered.write_csv(null_value="\x00").encode()).hexdigest()
+
+
+class Tables:
+    """The tables of one model in a workspace.
+
+    Args:
+        workspace: Where they lie.
+        model: The model's name.
+        layer: ``raw`` (as ingested), ``valid`` (passed the data tests), ``quarantine``, or
+            ``feedback``.
+    """
+
+    def __init__(self, workspace: Workspace, model: str, layer: str) -> None:
+        self._workspace = workspace
+        self._prefix = f"tables/{model}/{layer}"
+
+    def uri(self, name: str) -> str:
+        """Return the table's address, for any engine that reads Delta Lake."""
+        return self._workspace.uri(f"{self._prefix}/{name}")
+
+    def open(self, name: str, version: int | None = None) -> DeltaTable | None:
+        """Open a table, or return None where it does not exist.
+
+        Raises:
+            TableError: if the table has no such version or is damaged.
+        """
+        with _table_errors(name):
+            try:
+                return DeltaTable(self.uri(name), version=version)
+            except TableNotFoundError:
+                return None
+
+    def read(self, name: str, version: int | None = None, *, batch: str | None = None) -> pl.LazyFrame:
+        """Return a table's rows lazily, without the batch column.
+
+        Args:
+            name: Name of the table.
+            version: Delta version; the newest without it.
+            batch: Only this batch's rows.
+
+        Raises:
+            TableError: if there is no such table or version.
+        """
+        table = self.open(name, version)
+        if table is None:
+            raise TableError(
+                f"There is no table {name!r} in {self._workspace.uri(self._prefix)}.",
+                remedy="Ingest its data first: seatrial data ingest MODEL",
+            )
+        frame = pl.scan_delta(table)
+        if batch is not None:
+            frame = frame.filter(pl.col(BATCH_COLUMN) == batch)
+        return frame.drop(BATCH_COLUMN, strict=False)
+
+    def batches(self, name: str) -> dict[str, int]:
+        """Return the rows of each batch in the table, by the batch's name."""
+        table = self.open(name)
+        if table is None:
+            return {}
+        counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
+        return {str(batch): int(rows) for batch, rows in counts.iter_rows()}
+
+    def holds(self, name: str, batch: str, digest: str) -> bool:
+        """Return whether the table holds this very batch, without reading its rows."""
+        table = self.open(name)
+        return table is not None and table.transaction_version(f"batch:{batch}") == _as_number(digest)
+
+    def write(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        batch: str,
+        digest: str,
+        facts: dict[str, str],
+        replace: bool = False,
+    ) -> BatchResult:
+        """Write a batch in one commit; the same batch again adds nothing.
+
+        Args:
+            name: Name of the table.
+            frame: The batch's rows.
+            batch: The batch's name.
+            digest: SHA-256 that names the batch's content (or what it was derived from).
+            facts: What the commit shall say of itself, such as its source.
+            replace: Whether a batch of other content may take this one's place.
+
+        Raises:
+            TableError: if the batch is there with other content and ``replace`` is False.
+        """
+        table = self.open(name)
+        known = table.transaction_version(f"batch:{batch}") if table else None
+        if table is not None and known == _as_number(digest):
+            return BatchResult(name, batch, "unchanged", table.version(), frame.height, digest)
+        if known is not None and not replace:
+            raise TableError(
+                f"The batch {batch} of table {name!r} is there already with other content (its new digest is "
+                f"{digest[:12]}).",
+                remedy="If the source was corrected, write it anew with --replace; earlier versions stay readable.",
+            )
+        self._commit(name, table, frame, batch, digest, facts, overwrite=known is not None)
+        after = self.open(name)
+        status: Literal["added", "replaced"] = "added" if known is None else "replaced"
+        return BatchResult(name, batch, status, after.version() if after else 0, frame.height, digest)
+
+    def _commit(
+        self,
+        name: str,
+        table: DeltaTable | None,
+        frame: pl.DataFrame,
+        batch: str,
+        digest: str,
+        facts: dict[str, str],
+        *,
+        overwrite: bool,
+    ) -> None:
+        said = {"batch": batch, "digest": digest, "rows": str(frame.height), **facts}
+        properties = CommitProperties(
+            custom_metadata={key: str(value) for key, value in said.items()},
+            app_transactions=[Transaction(f"batch:{batch}", _as_number(digest))],
+        )
+        rows = frame.with_columns(pl.lit(batch).alias(BATCH_COLUMN))
+        target = table if table is not None else self.uri(name)
+        with _table_errors(name):
+            if self._workspace.is_local:
+                (self._workspace.folder / self._prefix / name).mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                write_deltalake(
+                    target,
+                    rows,
+                    mode="overwrite",
+                    predicate=f"{BATCH_COLUMN} = '{batch}'",
+                    commit_properties=properties,
+                )
+            else:
+                write_deltalake(
+                    target,
+                    rows,
+                    mode="append",
+                    partition_by=[BATCH_COLUMN],
+                    schema_mode="merge" if table is not None else None,
+                    commit_properties=properties,
+                )
+
+    def version(self, name: str, version: int | None = None) -> TableVersion:
+        """Return the table's version with its rows counted and digested.
+
+        Raises:
+            TableError: if there is no such table or version.
+        """
+        frame = self.read(name, version).collect()
+        table = self.open(name, version)
+        return TableVersion(name, table.version() if table else 0, frame.height, digest_of(frame))
+
+    def history(self, name: str) -> list[dict[str, Any]]:
+        """Return the table's commits, newest first: version, time, operation and its facts."""
+        table = self.open(name)
+        if table is None:
+            return []
+        shown = ("batch", "digest", "rows", "source")
+        return [
+            {
+                "version": commit["version"],
+                "time": datetime.fromtimestamp(commit["timestamp"] / 1000, UTC).isoformat(timespec="seconds"),
+                "operation": commit["operation"],
+                **{key: commit[key] for key in shown if key in commit},
+            }
+            for commit in table.history()
+        ]
+
+
+def versions_to_json(versions: list[TableVersion]) -> dict[str, dict[str, Any]]:
+    """Return table versions as JSON-serializable facts, by the table's name."""
+    return {version.table: asdict(version) for version in versions}
+
+
+def _as_number(digest: str) -> int:
+    return int(digest[:15], 16)

@@ -1,0 +1,99 @@
+"""A verdict: what one check found, as data.
+
+Data tests, gates and monitors all end in verdicts, so that one report, one exit code and one
+manifest can hold them. A value that could not be computed is a failure, never a pass
+(threats: P9, D6), which is why :func:`judge` takes ``None`` and NaN and answers ``fail``.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Outcome(StrEnum):
+    """What a check found, from best to worst."""
+
+    PASS = "pass"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Verdict(BaseModel):
+    """What one check found.
+
+    Attributes:
+        check: Name of the check, such as ``calibration``.
+        outcome: Pass, warn or fail.
+        value: What was measured, in ``unit``; None where it could not be computed.
+        bound: The contract's bound for the value; None where there is none.
+        unit: Unit of value and bound, empty for a plain number.
+        evidence: Facts that a person can look at, JSON-serializable.
+        message: One sentence for a person.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    check: str
+    outcome: Outcome
+    value: float | None = None
+    bound: float | None = None
+    unit: str = ""
+    message: str = ""
+    evidence: dict[str, Any] = {}
+
+
+def judge(
+    check: str,
+    value: float | None,
+    bound: float,
+    *,
+    better: Literal["higher", "lower"],
+    message: str,
+    unit: str = "",
+    warn_at: float | None = None,
+    evidence: dict[str, Any] | None = None,
+) -> Verdict:
+    """Compare a measured value with its bound.
+
+    Args:
+        check: Name of the check.
+        value: What was measured. None or NaN fails.
+        bound: The worst value that passes (inclusive).
+        better: Whether a higher or a lower value is better.
+        message: One sentence for a person.
+        unit: Unit of value and bound.
+        warn_at: The worst value that passes without a warning (inclusive).
+        evidence: Facts that a person can look at.
+
+    Returns:
+        The verdict.
+    """
+    if value is None or math.isnan(value):
+        outcome, value = Outcome.FAIL, None
+        message = f"{message} It could not be computed."
+    else:
+        sign = 1.0 if better == "higher" else -1.0
+        outcome = Outcome.PASS if sign * value >= sign * bound else Outcome.FAIL
+        if outcome is Outcome.PASS and warn_at is not None and sign * value < sign * warn_at:
+            outcome = Outcome.WARN
+    return Verdict(
+        check=check,
+        outcome=outcome,
+        value=value,
+        bound=bound,
+        unit=unit,
+        message=message,
+        evidence=evidence or {},
+    )
+
+
+def worst(verdicts: list[Verdict]) -> Outcome:
+    """Return the worst outcome of ``verdicts``; no verdict at all is a failure."""
+    if not verdicts:
+        return Outcome.FAIL
+    order = [Outcome.PASS, Outcome.WARN, Outcome.FAIL]
+    return max((v.outcome for v in verdicts), key=order.index)
