@@ -2,7 +2,7 @@
 
 Categories become their place in a list that is fixed in training and kept in the bundle, so the
 same list encodes while serving, tells an unseen value apart, and spares the served model texts.
-A category that is missing, or was not among the most frequent in training, is -1; a missing
+A category that was not among the most frequent in training is -1, a missing one -2; a missing
 number is NaN. Numbers are float32 already in training, as ONNX computes with them, or a tree's
 threshold between two float64 values could send a row the other way in serving.
 """
@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict
 
 from seatrial.errors import FeatureError
 
-UNKNOWN = -1.0
+UNSEEN = -1.0
+MISSING = -2.0
 MAXIMUM_CATEGORIES = 200
 
 
@@ -91,10 +92,11 @@ class FeatureSchema(BaseModel):
 
     def _codes(self, place: int, values: pl.Series) -> NDArray[np.float32]:
         categories = self.columns[place].categories
-        codes = values.cast(pl.String).replace_strict(
-            list(categories), list(range(len(categories))), default=UNKNOWN, return_dtype=pl.Float32
+        texts = values.cast(pl.String)
+        codes = texts.replace_strict(
+            list(categories), list(range(len(categories))), default=UNSEEN, return_dtype=pl.Float32
         )
-        return codes.fill_null(UNKNOWN).to_numpy()
+        return codes.set(texts.is_null(), MISSING).to_numpy()
 
 
 def _column(values: pl.Series) -> FeatureColumn:

@@ -1,0 +1,206 @@
+"""Keys, signatures and trust: Ed25519 (RFC 8032) in a DSSE envelope.
+
+The signature covers the payload's type and its bytes (DSSE's pre-authentication encoding,
+https://github.com/secure-systems-lab/dsse), so a signature of one kind of document never passes
+for another. A trust root is a folder of public keys; what no key there has signed is not loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from seatrial.bundle.manifest import SIGNATURE, sha256
+from seatrial.errors import StoreError, UntrustedBundleError
+from seatrial.workspace import Workspace, store_errors
+
+PAYLOAD_TYPE = "application/vnd.seatrial.manifest+json"
+KEY_VARIABLE = "SEATRIAL_SIGNING_KEY"
+TRUST_VARIABLE = "SEATRIAL_TRUST"
+_OWNER_ONLY = 0o600
+
+
+class _Signature(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keyid: str
+    sig: str
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    payloadType: Literal["application/vnd.seatrial.manifest+json"]  # noqa: N815
+    payload: str
+    signatures: list[_Signature]
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Return the name of a key: the SHA-256 of its raw bytes, in hexadecimal."""
+    return sha256(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
+
+
+def _to_be_signed(payload: bytes) -> bytes:
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A private key that signs manifests."""
+
+    private: Ed25519PrivateKey
+
+    def sign(self, payload: bytes) -> bytes:
+        """Return the DSSE envelope of ``payload``, as JSON."""
+        signature = self.private.sign(_to_be_signed(payload))
+        envelope = _Envelope(
+            payloadType=PAYLOAD_TYPE,
+            payload=base64.b64encode(payload).decode(),
+            signatures=[
+                _Signature(keyid=key_id(self.private.public_key()), sig=base64.b64encode(signature).decode())
+            ],
+        )
+        return envelope.model_dump_json(indent=2).encode()
+
+
+@dataclass(frozen=True)
+class TrustRoot:
+    """The public keys that are trusted, by their names.
+
+    Attributes:
+        keys: The keys.
+        shown: Where they came from, for messages.
+    """
+
+    keys: dict[str, Ed25519PublicKey]
+    shown: str
+
+    def check(self, payload: bytes, envelope: bytes | None) -> str:
+        """Check that ``envelope`` signs ``payload`` with a trusted key.
+
+        Returns:
+            The name of the key.
+
+        Raises:
+            UntrustedBundleError: if there is no signature, or none by a trusted key.
+        """
+        if envelope is None:
+            raise UntrustedBundleError(f"The bundle is not signed: it has no {SIGNATURE}.")
+        try:
+            parsed = _Envelope.model_validate_json(envelope)
+            signed = base64.b64decode(parsed.payload, validate=True)
+            signatures = [(s.keyid, base64.b64decode(s.sig, validate=True)) for s in parsed.signatures]
+        except (ValidationError, binascii.Error):
+            raise UntrustedBundleError(f"{SIGNATURE} is not a DSSE envelope of a manifest.") from None
+        if signed != payload:
+            raise UntrustedBundleError(f"{SIGNATURE} signs another manifest than the bundle's.")
+        for name, signature in signatures:
+            if (key := self.keys.get(name)) is not None:
+                try:
+                    key.verify(signature, _to_be_signed(payload))
+                except InvalidSignature:
+                    continue
+                return name
+        names = ", ".join(name[:12] for name, _ in signatures) or "none"
+        raise UntrustedBundleError(
+            f"The bundle is signed by no key that is trusted in {self.shown}. Its keys: {names}.",
+            remedy="If you trust its maker, put the maker's public key there.",
+        )
+
+
+def open_signer(workspace: Workspace) -> Signer:
+    """Return the signing key: the file ``$SEATRIAL_SIGNING_KEY``, or the local workspace's own.
+
+    A local workspace's key is made on first use, readable by its owner only, and its public half
+    is put into the workspace's trust root.
+
+    Raises:
+        StoreError: if the key is missing, not an Ed25519 key, or readable by others.
+    """
+    named = os.environ.get(KEY_VARIABLE)
+    if not named and not workspace.is_local:
+        raise StoreError(
+            "There is no signing key for a workspace that is not a folder.",
+            remedy=f"Set {KEY_VARIABLE} to the path of an Ed25519 private key in PEM form.",
+        )
+    path = Path(named) if named else workspace.folder / "keys" / "signing-key.pem"
+    if not named and not path.exists():
+        _make_key(path)
+    try:
+        if path.stat().st_mode & 0o077:
+            raise StoreError(
+                f"The signing key {path} can be read by others.", remedy=f"Run: chmod 600 {path}"
+            )
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"The signing key {path} cannot be read: {error}.") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StoreError(f"The signing key {path} must be an Ed25519 key.")
+    if not named:
+        _publish(key.public_key(), workspace.folder / "keys" / "trusted")
+    return Signer(key)
+
+
+def _make_key(path: Path) -> None:
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with store_errors(f"making the signing key {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            # A link, not a rename: of two processes that make a key at once, the first one's stays.
+            os.link(partial, path)
+        except FileExistsError:
+            pass
+        finally:
+            partial.unlink()
+
+
+def _publish(key: Ed25519PublicKey, folder: Path) -> None:
+    path = folder / f"{key_id(key)}.pem"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        path.write_bytes(pem)
+
+
+def open_trust_root(workspace: Workspace) -> TrustRoot:
+    """Return the trusted keys: the folder ``$SEATRIAL_TRUST``, or the local workspace's own.
+
+    Raises:
+        StoreError: if the folder is not named, or a file in it is not an Ed25519 public key.
+    """
+    named = os.environ.get(TRUST_VARIABLE)
+    if not named and not workspace.is_local:
+        raise StoreError(
+            "There is no trust root for a workspace that is not a folder.",
+            remedy=f"Set {TRUST_VARIABLE} to a folder of Ed25519 public keys in PEM form.",
+        )
+    folder = Path(named) if named else workspace.folder / "keys" / "trusted"
+    keys: dict[str, Ed25519PublicKey] = {}
+    for path in sorted(folder.glob("*.pem")):
+        try:
+            key = serialization.load_pem_public_key(path.read_bytes())
+        except ValueError:
+            key = None
+        if not isinstance(key, Ed25519PublicKey):
+            raise StoreError(f"{path} in the trust root is not an Ed25519 public key in PEM form.")
+        keys[key_id(key)] = key
+    return TrustRoot(keys, str(folder))

@@ -1,0 +1,230 @@
+"""Write bundles, and load them from bytes that were just checked.
+
+A bundle's files are written create-only under its digest, the manifest last, so a writer killed
+at any moment leaves nothing that loads (threats: P2). Loading reads each file once into memory,
+checks the digest of those very bytes, and hands out nothing else: there is no moment between the
+check and the use in which a file could change (threats: A1 to A3, Z7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from seatrial.bundle import content as names
+from seatrial.bundle.content import BundleSchema
+from seatrial.bundle.manifest import MANIFEST, SIGNATURE, Manifest, ManifestFile, is_digest, sha256
+from seatrial.bundle.signing import Signer, TrustRoot
+from seatrial.contract.load import LoadedContract, parse_contract
+from seatrial.errors import BundleError, ContractError, Problem, TamperedBundleError, UsageError
+from seatrial.features.definitions import Features
+from seatrial.model_code import run_model_code
+from seatrial.verdicts import Verdict
+from seatrial.workspace import Workspace
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+PREFIX = "bundles/sha256"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose signature and digests were checked, with all its bytes.
+
+    Attributes:
+        digest: SHA-256 of the manifest: the version's identity.
+        manifest: Its manifest.
+        files: The checked bytes of each file, by path.
+        signed_by: Name of the trusted key that signed it.
+    """
+
+    digest: str
+    manifest: Manifest
+    files: dict[str, bytes]
+    signed_by: str
+
+    def json(self, path: str) -> Any:
+        """Return the content of one of the bundle's JSON files.
+
+        Raises:
+            BundleError: if the bundle has no such file or it is no JSON.
+        """
+        try:
+            return orjson.loads(self.files[path])
+        except (KeyError, orjson.JSONDecodeError) as error:
+            raise BundleError(f"The bundle {self.digest[:12]} has no usable {path}: {error}.") from None
+
+    @cached_property
+    def contract(self) -> LoadedContract:
+        """The contract that the model was trained by."""
+        text = self.files[names.CONTRACT].decode()
+        # The folder is only for messages; nothing is read from it.
+        return parse_contract(text, Path(self.manifest.model) / names.CONTRACT)
+
+    @cached_property
+    def schema(self) -> BundleSchema:
+        """What goes into the model and what comes out."""
+        return BundleSchema.model_validate_json(self.files[names.SCHEMA])
+
+    @cached_property
+    def features(self) -> Features:
+        """The feature definitions, executed from the checked bytes."""
+        path = f"{self.digest[:12]}/{names.FEATURES}"
+        features = getattr(run_model_code(self.files[names.FEATURES], path), "FEATURES", None)
+        if not isinstance(features, Features):
+            raise ContractError(path, [Problem("", "must define FEATURES, and does not.")])
+        return features
+
+    @cached_property
+    def verdicts(self) -> list[Verdict]:
+        """What every gate said."""
+        return [Verdict.model_validate(verdict) for verdict in self.json(names.VERDICTS)]
+
+    def session(self, threads: int = 1) -> onnxruntime.InferenceSession:
+        """Return an onnxruntime session of the model, made from the checked bytes.
+
+        Args:
+            threads: Threads that one prediction may use.
+
+        Raises:
+            BundleError: if the bytes are no model that onnxruntime accepts.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            return onnxruntime.InferenceSession(
+                self.files[names.ONNX], options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:
+            raise BundleError(f"{names.ONNX} of bundle {self.digest[:12]} cannot be loaded: {error}.") from None
+
+
+def write_bundle(
+    workspace: Workspace,
+    files: dict[str, bytes],
+    *,
+    model: str,
+    run: str,
+    data: dict[str, dict[str, str | int]],
+    signer: Signer,
+    created: datetime | None = None,
+) -> str:
+    """Write a signed bundle.
+
+    Args:
+        workspace: Where it goes.
+        files: Its files' bytes, by path.
+        model: The model's name.
+        run: The run that made it.
+        data: The versions of the tables it learned from, by table.
+        signer: The key that signs it.
+        created: When it was made; now without it.
+
+    Returns:
+        Its digest.
+
+    Raises:
+        StoreError: if the store fails; what was written by then is not a bundle.
+    """
+    listed = tuple(
+        ManifestFile(path=path, size=len(content), sha256=sha256(content))
+        for path, content in sorted(files.items())
+    )
+    moment = (created or datetime.now(UTC)).isoformat(timespec="seconds")
+    manifest = Manifest(model=model, created=moment, run=run, data=data, files=listed).to_bytes()
+    digest = sha256(manifest)
+    for path, content in files.items():
+        workspace.create(f"{PREFIX}/{digest}/{path}", content)
+    workspace.create(f"{PREFIX}/{digest}/{SIGNATURE}", signer.sign(manifest))
+    workspace.create(f"{PREFIX}/{digest}/{MANIFEST}", manifest)
+    return digest
+
+
+def list_bundles(workspace: Workspace) -> list[str]:
+    """Return the digests of all bundles in the workspace, sorted; unfinished ones are left out."""
+    keys = workspace.list(PREFIX)
+    return [key.split("/")[2] for key in keys if key.endswith(f"/{MANIFEST}")]
+
+
+def find_bundle(workspace: Workspace, prefix: str) -> str:
+    """Return the digest of the one bundle that ``prefix`` (at least 6 digits) begins.
+
+    Raises:
+        BundleError: if no bundle, or more than one, begins so.
+        UsageError: if it is no prefix of a digest.
+    """
+    if not is_digest(prefix.ljust(64, "0")) or len(prefix) < 6:
+        raise UsageError(
+            f"A bundle is named by at least 6 digits of its digest. Got {prefix!r} instead."
+        )
+    found = [digest for digest in list_bundles(workspace) if digest.startswith(prefix)]
+    if len(found) != 1:
+        what = "No bundle" if not found else f"{len(found)} bundles"
+        raise BundleError(f"{what} in {workspace.root} begin with {prefix}.", remedy="List them: seatrial models")
+    return found[0]
+
+
+def load_bundle(workspace: Workspace, digest: str, trust: TrustRoot) -> Bundle:
+    """Load a bundle, checking everything before anything of it is used.
+
+    Args:
+        workspace: Where it lies.
+        digest: Its digest.
+        trust: The keys that are trusted.
+
+    Raises:
+        BundleError: if there is no such bundle.
+        TamperedBundleError: if a file is missing, added or changed; the message names it.
+        UntrustedBundleError: if no trusted key has signed it.
+    """
+    if not is_digest(digest):
+        raise BundleError(f"A bundle's digest must be 64 hexadecimal digits. Got {digest!r} instead.")
+    base = f"{PREFIX}/{digest}"
+    content = workspace.get(f"{base}/{MANIFEST}")
+    if content is None:
+        raise BundleError(
+            f"There is no bundle {digest[:12]} in {workspace.root}.", remedy="List them: seatrial models"
+        )
+    if (got := sha256(content)) != digest:
+        raise TamperedBundleError(
+            f"{MANIFEST} of bundle {digest[:12]} was changed: its SHA-256 must be {digest}. Got {got} instead.",
+            file=MANIFEST,
+        )
+    signed_by = trust.check(content, workspace.get(f"{base}/{SIGNATURE}"))
+    manifest = Manifest.from_bytes(content)
+    _refuse_extra_files(workspace, base, digest, manifest)
+    files = {file.path: _checked_file(workspace, base, digest, file) for file in manifest.files}
+    return Bundle(digest, manifest, files, signed_by)
+
+
+def _refuse_extra_files(workspace: Workspace, base: str, digest: str, manifest: Manifest) -> None:
+    listed = {f"{base}/{file.path}" for file in manifest.files} | {f"{base}/{MANIFEST}", f"{base}/{SIGNATURE}"}
+    for key in workspace.list(base):
+        if key not in listed:
+            path = key.removeprefix(f"{base}/")
+            raise TamperedBundleError(
+                f"{path} was added to bundle {digest[:12]}: its manifest does not list it.", file=path
+            )
+
+
+def _checked_file(workspace: Workspace, base: str, digest: str, file: ManifestFile) -> bytes:
+    content = workspace.get(f"{base}/{file.path}")
+    if content is None:
+        raise TamperedBundleError(f"{file.path} is missing from bundle {digest[:12]}.", file=file.path)
+    if (got := sha256(content)) != file.sha256:
+        raise TamperedBundleError(
+            f"{file.path} of bundle {digest[:12]} was changed: its SHA-256 must be {file.sha256}. "
+            f"Got {got} instead.",
+            file=file.path,
+        )
+    return content
