@@ -1,0 +1,24 @@
+"""``seatrial check``: refuse a wrong contract before anything runs."""
+
+from __future__ import annotations
+
+from seatrial.cli.app import Json, Model, app, console, print_json
+
+
+@app.command()
+def check(model: Model, as_json: Json = False) -> None:
+    """Check a model's contract and feature file, and say all that is wrong with the line.
+
+    Example: `seatrial check flights`
+    """
+    from seatrial.model_check import check_model
+
+    loaded = check_model(model)
+    if as_json:
+        print_json({"model": loaded.contract.name, "digest": loaded.digest, "problems": []})
+        return
+    contract = loaded.contract
+    console.print(
+        f"[green]✓[/] {loaded.path}: {len(contract.tables)} tables, {len(contract.candidates)} candidates, "
+        f"{len(contract.gates.model_fields_set)} gates."
+    )

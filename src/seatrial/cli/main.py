@@ -1,0 +1,15 @@
+"""The entry point: it knows every command group."""
+
+from __future__ import annotations
+
+import sys
+
+from seatrial.cli import check, data
+from seatrial.cli.app import run
+
+__all__ = ["check", "data", "main"]
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run())
