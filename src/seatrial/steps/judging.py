@@ -1,0 +1,217 @@
+"""Steps 6 and 7: evaluate on rows never seen, and judge by the contract's gates."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from seatrial.bundle import Bundle, BundleSchema, forbid_unpickling, load_bundle, open_trust_root
+from seatrial.bundle.content import ONNX, SCHEMA, SKOPS
+from seatrial.contract.load import LoadedContract
+from seatrial.errors import SeatrialError
+from seatrial.evaluation import ChampionAnswers, Evaluation, evaluate
+from seatrial.features import OnlineFeatures, compute_features
+from seatrial.features.definitions import Features
+from seatrial.gates import Measurements, judge_gates, passes
+from seatrial.model_check import check_model, load_features
+from seatrial.promotion import read_pointer
+from seatrial.sources import TYPES
+from seatrial.steps.files import open_tables, read_checks, read_dataset, read_json, say, write_json
+from seatrial.steps.training import TRAINING
+from seatrial.training import load_skops, predict_probabilities
+from seatrial.training.dataset import Dataset
+from seatrial.workspace import Workspace
+
+LATENCY_PREDICTIONS = 300
+
+
+def open_session(content: bytes) -> Any:
+    """Return an onnxruntime session of a model's bytes, with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def evaluate_model(
+    model: str,
+    workspace: str,
+    environment: str,
+    model_in: str,
+    test_in: str,
+    versions_in: str,
+    evaluation_out: str,
+) -> Evaluation:
+    """Evaluate a model on the test rows, beside the champion and a constant.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace.
+        environment: The environment whose model is the champion.
+        model_in: Folder of the model's files.
+        test_in: Path of the test rows.
+        versions_in: Path of the versions of the valid tables.
+        evaluation_out: Path for the evaluation, as JSON.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        SeatrialError: if the model's files cannot be used.
+    """
+    forbid_unpickling()
+    loaded, place, test = check_model(model), Workspace.open(workspace), read_dataset(test_in)
+    schema = BundleSchema.model_validate_json((Path(model_in) / SCHEMA).read_bytes())
+    session = open_session((Path(model_in) / ONNX).read_bytes())
+    champion = _champion(loaded, place, environment, test, open_tables(loaded, place, read_json(versions_in)))
+    found = evaluate(
+        test.labels,
+        predict_probabilities(session, schema.features.encode(test.frame)),
+        threshold=schema.threshold,
+        costs=loaded.contract.costs,
+        training_base_rate=read_json(f"{model_in}/{TRAINING}")["base_rate"],
+        period=test.period,
+        seed=loaded.contract.tuning.seed,
+        slices=test.slices,
+        minimum_slice_rows=loaded.contract.gates.worst_slice.minimum_rows if loaded.contract.gates.worst_slice else 1,
+        champion=champion,
+    )
+    write_json(evaluation_out, found)
+    auc, cost = found.metrics["roc_auc"], found.metrics["cost_ratio"]
+    say(
+        f"ROC AUC {_number(auc.value)} ({_number(auc.low)} to {_number(auc.high)}) on {found.rows:,} test rows; "
+        f"costs {_number(cost.value)} of doing nothing"
+    )
+    if found.champion:
+        gain = found.champion.differences["average_precision"]
+        say(
+            f"average precision {_number(gain.value, sign=True)} ({_number(gain.low, sign=True)} to "
+            f"{_number(gain.high, sign=True)}) against the champion {found.champion.digest[:12]}"
+        )
+    return found
+
+
+def _number(value: float | None, *, sign: bool = False) -> str:
+    return "?" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
+
+
+def _champion(
+    loaded: LoadedContract,
+    workspace: Workspace,
+    environment: str,
+    test: Dataset,
+    tables: dict[str, pl.LazyFrame],
+) -> ChampionAnswers | None:
+    """The champion's answers to the same rows, by its own features; None if none serves or it cannot answer."""
+    pointer = read_pointer(workspace, environment, loaded.contract.name)
+    if pointer.digest is None:
+        return None
+    try:
+        bundle = load_bundle(workspace, pointer.digest, open_trust_root(workspace))
+        inputs = test.inputs.select([column.name for column in bundle.schema.inputs])
+        frame = compute_features(bundle.features, inputs, tables, use=bundle.schema.features.names)
+        answers = predict_probabilities(bundle.session(), bundle.schema.features.encode(frame))
+    except (SeatrialError, pl.exceptions.PolarsError) as error:
+        say(f"the champion {pointer.digest[:12]} cannot be evaluated: {error}")
+        return None
+    return ChampionAnswers(bundle.digest, answers, bundle.schema.threshold)
+
+
+def judge_model(
+    model: str,
+    workspace: str,
+    environment: str,
+    model_in: str,
+    test_in: str,
+    versions_in: str,
+    checks_in: str,
+    evaluation_in: str,
+    verdicts_out: str,
+) -> bool:
+    """Judge a model by the contract's gates.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace.
+        environment: The environment whose model is the champion.
+        model_in: Folder of the model's files.
+        test_in: Path of the test rows.
+        versions_in: Path of the versions of the valid tables.
+        checks_in: Path of what the data tests found.
+        evaluation_in: Path of the evaluation.
+        verdicts_out: Path for the verdicts, as JSON.
+
+    Returns:
+        Whether every gate passed.
+
+    Raises:
+        SeatrialError: if the model's files cannot be used.
+    """
+    forbid_unpickling()
+    loaded, place, folder = check_model(model), Workspace.open(workspace), Path(model_in)
+    test = read_dataset(test_in)
+    tables = open_tables(loaded, place, read_json(versions_in))
+    schema = BundleSchema.model_validate_json((folder / SCHEMA).read_bytes())
+    cost = read_json(f"{model_in}/{TRAINING}")["cost"]
+    rows = test.frame.tail(loaded.contract.gates.parity.rows)
+    measured = Measurements(
+        data=[verdict for check in read_checks(checks_in) for verdict in check.verdicts],
+        evaluation=Evaluation.model_validate(read_json(evaluation_in)),
+        champion_expected=read_pointer(place, environment, loaded.contract.name).digest is not None,
+        latency_milliseconds=measure_latency(
+            loaded, load_features(loaded), schema, (folder / ONNX).read_bytes(), test, tables
+        ),
+        bundle_bytes=sum(path.stat().st_size for path in folder.iterdir()),
+        parity_difference=_parity(folder, schema, rows),
+        parity_rows=rows.height,
+        training_seconds=cost.get("seconds"),
+        training_watt_hours=cost.get("energy_watt_hours"),
+    )
+    verdicts = judge_gates(loaded.contract.gates, measured)
+    write_json(verdicts_out, verdicts)
+    for verdict in verdicts:
+        value = "not computed" if verdict.value is None else f"{verdict.value:.4g}{verdict.unit and ' ' + verdict.unit}"
+        bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
+        say(f"{verdict.outcome.upper():4} {verdict.check}: {value}{bound}")
+    return passes(verdicts)
+
+
+def measure_latency(
+    loaded: LoadedContract,
+    features: Features,
+    schema: BundleSchema,
+    onnx: bytes,
+    test: Dataset,
+    tables: dict[str, pl.LazyFrame],
+) -> list[float]:
+    """Time single predictions, from a request's values to the probability, as the server makes them.
+
+    Returns:
+        Milliseconds of each prediction, sorted; the first ten, which warm up, are left out.
+    """
+    session = open_session(onnx)
+    kinds = {column.name: TYPES[column.type] for column in schema.inputs}
+    online = OnlineFeatures(features, tables, kinds, use=schema.features.names)
+    requests = list(test.inputs.tail(LATENCY_PREDICTIONS).iter_rows())
+    times: list[float] = []
+    for request in [*requests[:10], *requests]:
+        started = time.perf_counter()
+        predict_probabilities(session, schema.features.encode(online.compute([request])))
+        times.append((time.perf_counter() - started) * 1000)
+    return sorted(times[10:])
+
+
+def _parity(folder: Path, schema: BundleSchema, rows: pl.DataFrame) -> float | None:
+    """Largest difference between the two files of the model, each loaded as it will be from the bundle."""
+    matrix = schema.features.encode(rows)
+    fast = predict_probabilities(open_session((folder / ONNX).read_bytes()), matrix)
+    exact = load_skops((folder / SKOPS).read_bytes()).predict_proba(matrix)[:, 1]
+    return float(np.abs(fast - exact).max()) if len(matrix) else None
+
+
