@@ -24,6 +24,8 @@ from seatrial.errors import StoreError, TableError
 from seatrial.workspace import Workspace, store_errors
 
 BATCH_COLUMN = "_batch"
+COMPACT_EVERY = 100
+"""Commits of a stream after which a table's small files are put together."""
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,52 @@ class Tables:
                     schema_mode="merge" if table is not None else None,
                     commit_properties=properties,
                 )
+
+    def position(self, name: str, stream: str) -> int:
+        """Return how far a stream was appended to the table; 0 if it never was."""
+        table = self.open(name)
+        return (table.transaction_version(stream) or 0) if table is not None else 0
+
+    def append(
+        self, name: str, frame: pl.DataFrame, *, stream: str, position: int, facts: dict[str, str]
+    ) -> bool:
+        """Append rows of a stream in one commit, which also records how far the stream has come.
+
+        So a writer that was killed between the commit and its own bookkeeping may append again,
+        and the rows still count once (threats: F5).
+
+        Args:
+            name: Name of the table.
+            frame: The rows, without a batch column.
+            stream: Name of the stream, such as one opening of a log.
+            position: How far the stream comes with these rows, counted from 1.
+            facts: What the commit shall say of itself.
+
+        Returns:
+            Whether it was written; False if the stream had come that far already.
+
+        Raises:
+            TableError: if somebody else changed the table at the same moment; nothing was written.
+            StoreError: if the store failed; nothing was written.
+        """
+        table = self.open(name)
+        if table is not None and (table.transaction_version(stream) or 0) >= position:
+            return False
+        properties = CommitProperties(
+            custom_metadata={"rows": str(frame.height), **facts},
+            app_transactions=[Transaction(stream, position)],
+        )
+        with _table_errors(name):
+            if self._workspace.is_local:
+                (self._workspace.folder / self._prefix / name).mkdir(parents=True, exist_ok=True)
+            target = table if table is not None else self.uri(name)
+            write_deltalake(target, frame, mode="append", commit_properties=properties)
+            if table is not None and table.version() % COMPACT_EVERY == 0:
+                # Many small files make reading and appending slow; readers of older versions are
+                # not disturbed, as the small files stay.
+                table.optimize.compact()
+                table.create_checkpoint()
+        return True
 
     def version(self, name: str, version: int | None = None) -> TableVersion:
         """Return the table's version with its rows counted and digested.

@@ -1,0 +1,119 @@
+"""Join outcomes to predictions, by the prediction's id.
+
+Both tables are histories: rows are only ever added. A prediction counts once by its id. Of several
+outcomes of one prediction the last by ``occurred_at``, then by ``received_at``, wins; the others
+stay, so that a join as of an earlier instant can be made again (threats: F9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from seatrial.feedback.rows import OUTCOMES, OUTCOMES_TABLE, PREDICTIONS, PREDICTIONS_TABLE
+from seatrial.feedback.shipping import feedback_tables
+from seatrial.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class OutcomeCounts:
+    """How outcomes and predictions fit together.
+
+    Attributes:
+        predictions: Distinct predictions.
+        outcomes: Outcomes that arrived.
+        joined: Predictions that have an outcome.
+        conflicts: Predictions whose outcomes have different values.
+        unknown: Ids with an outcome, but without a prediction.
+    """
+
+    predictions: int
+    outcomes: int
+    joined: int
+    conflicts: int
+    unknown: int
+
+
+def read_predictions(
+    workspace: Workspace, model: str, *, start: datetime | None = None, end: datetime | None = None
+) -> pl.DataFrame:
+    """Return what was predicted, each id once.
+
+    Args:
+        workspace: Where the tables lie.
+        model: The model's name.
+        start: Only rows predicted at this instant or later, UTC.
+        end: Only rows predicted before this instant, UTC.
+
+    Returns:
+        The columns of the table ``predictions``, sorted by id, which is by the time of the answer.
+        A row's instant is ``known_at``, and ``served_at`` where the model has no time. No rows
+        where nothing was predicted yet.
+    """
+    frame = _read(workspace, model, PREDICTIONS_TABLE, PREDICTIONS)
+    instant = pl.coalesce("known_at", "served_at")
+    if start is not None:
+        frame = frame.filter(instant >= start)
+    if end is not None:
+        frame = frame.filter(instant < end)
+    return frame.unique("prediction_id", keep="any").sort("prediction_id").collect()
+
+
+def read_outcomes(workspace: Workspace, model: str) -> pl.LazyFrame:
+    """Return every outcome as it arrived."""
+    return _read(workspace, model, OUTCOMES_TABLE, OUTCOMES)
+
+
+def winning_outcomes(outcomes: pl.LazyFrame) -> pl.LazyFrame:
+    """Return one outcome for each prediction: the last by ``occurred_at``, then ``received_at``.
+
+    Of outcomes that are alike in both, the greater value wins, so that the answer does not depend
+    on the rows' order.
+    """
+    return outcomes.sort("occurred_at", "received_at", "value").unique(
+        "prediction_id", keep="last", maintain_order=True
+    )
+
+
+def join_outcomes(
+    workspace: Workspace, model: str, *, start: datetime | None = None, end: datetime | None = None
+) -> pl.DataFrame:
+    """Return predictions with the outcomes that are known.
+
+    Args:
+        workspace: Where the tables lie.
+        model: The model's name.
+        start: Only rows predicted at this instant or later, UTC.
+        end: Only rows predicted before this instant, UTC.
+
+    Returns:
+        What :func:`read_predictions` returns, with the columns ``outcome`` (1.0 or 0.0) and
+        ``outcome_at``, both missing where there is no outcome.
+    """
+    winners = winning_outcomes(read_outcomes(workspace, model)).select(
+        "prediction_id", outcome="value", outcome_at="occurred_at"
+    )
+    predictions = read_predictions(workspace, model, start=start, end=end)
+    return predictions.join(winners.collect(), on="prediction_id", how="left", maintain_order="left")
+
+
+def count_outcomes(workspace: Workspace, model: str) -> OutcomeCounts:
+    """Count how outcomes and predictions fit together, over all of the tables."""
+    ids = _read(workspace, model, PREDICTIONS_TABLE, PREDICTIONS).select("prediction_id").unique().collect()
+    outcomes = read_outcomes(workspace, model).collect()
+    values = outcomes.group_by("prediction_id").agg(pl.col("value").n_unique())
+    known = values.join(ids, on="prediction_id", how="semi")
+    return OutcomeCounts(
+        predictions=ids.height,
+        outcomes=outcomes.height,
+        joined=known.height,
+        conflicts=known.filter(pl.col("value") > 1).height,
+        unknown=values.height - known.height,
+    )
+
+
+def _read(workspace: Workspace, model: str, table: str, schema: pl.Schema) -> pl.LazyFrame:
+    tables = feedback_tables(workspace, model)
+    return schema.to_frame(eager=False) if tables.open(table) is None else tables.read(table)

@@ -1,0 +1,288 @@
+"""A write-ahead log on local disk: a record is durable before whoever wrote it is told so.
+
+One thread writes. It takes all that waits in a bounded queue, writes it at once, asks the disk to
+keep it (``fdatasync``), and only then completes the futures of the waiting requests: however many
+requests wait, they share one trip to the disk (group commit). A write that fails fails the
+requests that waited for it and no others; the segment is cut back to its last good record and
+left, and the next write begins a new one, so the log heals when the disk has room again. After a
+failed ``fdatasync`` the same file is never trusted again, as the kernel may have dropped the pages
+(Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+
+Segments are called ``EPOCH-NUMBER.segment``. An epoch is one opening of the log, a UUIDv7, so names
+sort by time and never come again, even if the folder was emptied in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import queue
+import re
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import orjson
+
+from seatrial.errors import FeedbackError
+from seatrial.feedback.ids import new_id
+from seatrial.feedback.segments import MAXIMUM_PAYLOAD, frame
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+WAITING_RECORDS = 2_000
+BATCH_BYTES = 4 * 1024 * 1024
+_NAME = re.compile(r"^([0-9a-f-]{36})-(\d{8})\.segment$")
+
+
+@dataclass(frozen=True, order=True)
+class Segment:
+    """A segment file.
+
+    Attributes:
+        epoch: The opening of the log that wrote it.
+        number: Its number in the epoch, counted from 1.
+        path: The file.
+    """
+
+    epoch: str
+    number: int
+    path: Path
+
+
+@dataclass
+class _Open:
+    descriptor: int
+    segment: Segment
+    size: int = 0
+    records: int = 0
+
+
+@dataclass(frozen=True)
+class _Work:
+    kind: Literal["record", "seal", "stop"]
+    payload: bytes
+    done: Future[None]
+
+
+class FeedbackLog:
+    """The log in one folder, of which there is one writer at a time.
+
+    Args:
+        folder: Where the segments are; made if it is not there. It must be a local disk.
+        segment_bytes: Size from which a segment is sealed.
+        waiting: Most records that may wait for the disk; more are refused.
+
+    Raises:
+        FeedbackError: if the folder cannot be used, or another process has it.
+    """
+
+    def __init__(
+        self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, waiting: int = WAITING_RECORDS
+    ) -> None:
+        self.folder = folder
+        self._segment_bytes = segment_bytes
+        self._epoch = new_id()
+        self._number = 0
+        self._finished = 0
+        self._open: _Open | None = None
+        self._closed = False
+        self._gate = threading.Lock()
+        self._lock = _lock(folder)
+        self._queue: queue.Queue[_Work] = queue.Queue(waiting)
+        self._writer = threading.Thread(target=self._write_all, name="feedback-log", daemon=True)
+        self._writer.start()
+
+    def append(self, payload: bytes) -> Future[None]:
+        """Write a record.
+
+        Args:
+            payload: JSON text.
+
+        Returns:
+            A future that completes when the record is on disk, and fails with a FeedbackError if
+            it could not be written.
+
+        Raises:
+            FeedbackError: if too many records wait already, the record is too large, or the log
+                is closed.
+        """
+        if len(payload) > MAXIMUM_PAYLOAD:
+            raise FeedbackError(
+                f"A record may have at most {MAXIMUM_PAYLOAD:,} bytes. Got {len(payload):,} instead."
+            )
+        work = _Work("record", payload, Future())
+        with self._gate:
+            if self._closed:
+                raise FeedbackError("The feedback log is closed.")
+            try:
+                self._queue.put_nowait(work)
+            except queue.Full:
+                raise FeedbackError(
+                    "The feedback log has too many records waiting for the disk.",
+                    remedy="Try again in a moment.",
+                ) from None
+        return work.done
+
+    def seal(self) -> None:
+        """Close the segment that is being written, so that it can be shipped; wait until it is."""
+        self._order("seal")
+
+    def close(self) -> None:
+        """Write what waits, seal the segment and let go of the folder."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+        self._order("stop")
+        self._writer.join()
+        os.close(self._lock)
+
+    def segments(self) -> list[Segment]:
+        """Return the segments that nobody writes to any more, oldest first."""
+        finished = self._finished
+        found = (_segment(path) for path in self.folder.iterdir())
+        return sorted(s for s in found if s is not None and (s.epoch != self._epoch or s.number <= finished))
+
+    def _order(self, kind: Literal["seal", "stop"]) -> None:
+        work = _Work(kind, b"", Future())
+        self._queue.put(work)
+        work.done.result()
+
+    def _write_all(self) -> None:
+        running = True
+        while running:
+            works = self._next_works()
+            records = [work for work in works if work.kind == "record"]
+            if records:
+                self._write(records)
+            orders = [work for work in works if work.kind != "record"]
+            if orders or (self._open is not None and self._open.size >= self._segment_bytes):
+                self._seal()
+            running = not any(work.kind == "stop" for work in orders)
+            _complete(orders, None)
+
+    def _next_works(self) -> list[_Work]:
+        works = [self._queue.get()]
+        size = len(works[0].payload)
+        while size < BATCH_BYTES:
+            try:
+                works.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+            size += len(works[-1].payload)
+        return works
+
+    def _write(self, works: list[_Work]) -> None:
+        try:
+            if self._open is None:
+                self._open = self._begin()
+            self._append(self._open, b"".join(frame(work.payload) for work in works), len(works))
+        except OSError as error:
+            self._abandon()
+            reason = FeedbackError(
+                f"The feedback log in {self.folder} cannot be written: {error.strerror or error}.",
+                remedy="Nothing was answered that is not in the log. Free some space, then try again.",
+            )
+            _complete(works, reason)
+        else:
+            _complete(works, None)
+
+    def _begin(self) -> _Open:
+        self._number += 1
+        path = self.folder / f"{self._epoch}-{self._number:08d}.segment"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        begun = _Open(descriptor, Segment(self._epoch, self._number, path))
+        try:
+            _sync_folder(self.folder)
+        except OSError:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+        return begun
+
+    @staticmethod
+    def _append(file: _Open, content: bytes, records: int) -> None:
+        left = memoryview(content)
+        while left:
+            left = left[os.write(file.descriptor, left) :]
+        os.fdatasync(file.descriptor)
+        file.size += len(content)
+        file.records += records
+
+    def _abandon(self) -> None:
+        """Leave a segment after a failed write, cut back to what is known to be on disk."""
+        file, self._open = self._open, None
+        if file is None:
+            return
+        try:
+            os.ftruncate(file.descriptor, file.size)
+            if file.size == 0:
+                file.segment.path.unlink()
+        except OSError:
+            pass  # What is left behind is a torn tail, and reading knows those.
+        self._finish(file)
+
+    def _seal(self) -> None:
+        file, self._open = self._open, None
+        if file is None:
+            return
+        # The seal only tells a finished segment from a torn one; the records are safe without it.
+        with contextlib.suppress(OSError):
+            self._append(file, frame(orjson.dumps({"sealed": file.records})), 0)
+        self._finish(file)
+
+    def _finish(self, file: _Open) -> None:
+        os.close(file.descriptor)
+        self._finished = file.segment.number
+
+
+def _complete(works: Iterable[_Work], error: FeedbackError | None) -> None:
+    for work in works:
+        # A request that was given up has cancelled its future.
+        if not work.done.set_running_or_notify_cancel():
+            continue
+        if error is None:
+            work.done.set_result(None)
+        else:
+            work.done.set_exception(error)
+
+
+def _segment(path: Path) -> Segment | None:
+    found = _NAME.match(path.name)
+    return Segment(found[1], int(found[2]), path) if found else None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: Path) -> int:
+    """Take the folder for this process; the kernel gives it back whenever the process ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise FeedbackError(
+            f"The feedback log's folder {folder} cannot be used: {error.strerror}.",
+            remedy="Name another one: --log-folder FOLDER",
+        ) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise FeedbackError(
+            f"The feedback log's folder {folder} is in use by process {holder}.",
+            remedy="Stop that server, or give this one a folder of its own: --log-folder FOLDER",
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
