@@ -134,17 +134,25 @@ def compare(
             f"Got a matrix of shape {matrix.shape} and {len(probabilities)} probabilities."
         )
 
-    def one(place: int) -> ColumnDrift:
+    def one(place: int) -> tuple[ColumnDrift, NDArray[np.bool_] | None]:
         known = baseline.features[place]
-        if isinstance(known, NumberBaseline):
-            return compare_number(known, matrix[:, place], rules)
-        return compare_category(known, matrix[:, place], rules)
+        column = np.ascontiguousarray(matrix[:, place])
+        if isinstance(known, CategoryBaseline):
+            return compare_category(known, column, rules), None
+        found = compare_number(known, column, rules)
+        return found, _outside(known, column) if found.outside_share else None
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         prediction = pool.submit(compare_number, baseline.prediction, probabilities.astype(np.float32), rules)
-        features = tuple(pool.map(one, range(n_features)))
+        features = list(pool.map(one, range(n_features)))
+    outliers = np.zeros(n_rows, dtype=bool)
+    for _, outside in features:
+        if outside is not None:
+            outliers |= outside
     return Drift(
-        features=features, prediction=prediction.result(), outlier_share=_outlier_share(baseline, matrix)
+        features=tuple(found for found, _ in features),
+        prediction=prediction.result(),
+        outlier_share=float(np.mean(outliers)),
     )
 
 
@@ -210,15 +218,11 @@ def compare_category(known: CategoryBaseline, codes: NDArray[np.float32], rules:
     )
 
 
-def _outlier_share(baseline: Baseline, matrix: NDArray[np.float32]) -> float:
-    """Return the share of rows with a number outside of the baseline's range; a missing one is inside."""
-    outside = np.zeros(len(matrix), dtype=bool)
-    for place, known in enumerate(baseline.features):
-        if isinstance(known, NumberBaseline):
-            low, high = (known.values[0], known.values[-1]) if known.values else (np.inf, -np.inf)
-            column = matrix[:, place]
-            outside |= (column < np.float32(low)) | (column > np.float32(high))
-    return float(np.mean(outside))
+def _outside(known: NumberBaseline, column: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return which values are beyond all of the training rows; a missing one is not."""
+    low, high = (known.values[0], known.values[-1]) if known.values else (np.inf, -np.inf)
+    outside: NDArray[np.bool_] = (column < np.float32(low)) | (column > np.float32(high))
+    return outside
 
 
 def _beyond(distance: float | None, bound: float, chance: float | None) -> bool:
