@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
@@ -33,7 +32,7 @@ from seatrial.evaluation import (
 )
 
 COSTS = Costs(missed=5, false_alarm=1)
-PERIOD = (datetime(2013, 5, 1, tzinfo=UTC), datetime(2013, 5, 28, tzinfo=UTC))
+PERIOD = ("2013-05-01T00:00:00+00:00", "2013-05-28T23:00:00+00:00")
 
 
 @st.composite

@@ -7,7 +7,6 @@ training), which is what doing nothing clever achieves, and by the champion, if 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -95,8 +94,8 @@ class Evaluation(_Closed):
 
     Attributes:
         rows: Number of rows.
-        start: Time of the first row, ISO 8601.
-        end: Time of the last row, ISO 8601.
+        start: When the first row happened, as text; its place where the data have no time.
+        end: When the last row happened, as text.
         costs: What a mistake costs.
         threshold: Probability from which a row is flagged (inclusive).
         metrics: The model's figures, with intervals.
@@ -179,7 +178,7 @@ def evaluate(
     threshold: float,
     costs: Costs,
     training_base_rate: float,
-    period: tuple[datetime, datetime],
+    period: tuple[str, str],
     seed: int,
     slices: dict[str, pl.Series] | None = None,
     minimum_slice_rows: int = 1,
@@ -194,7 +193,7 @@ def evaluate(
         threshold: Probability from which a row is flagged (inclusive), chosen on other rows.
         costs: What a mistake costs.
         training_base_rate: Share of positives in training.
-        period: Time of the first row and of the last.
+        period: When the first row happened, and the last, as texts.
         seed: Seed of the bootstrap's draws.
         slices: By name, a value for each row, of shape (n_rows,).
         minimum_slice_rows: Fewest rows (inclusive) by which a slice is judged.
@@ -209,8 +208,8 @@ def evaluate(
     idle = _Measured.of(truth, constant, threshold=break_even(costs), **same)
     return Evaluation(
         rows=len(truth),
-        start=period[0].isoformat(),
-        end=period[1].isoformat(),
+        start=period[0],
+        end=period[1],
         costs=costs,
         threshold=threshold,
         metrics=model.metrics,
