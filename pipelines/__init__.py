@@ -1,0 +1,1 @@
+"""The pipelines: they only compose components."""

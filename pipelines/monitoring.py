@@ -1,0 +1,39 @@
+"""Continuous monitoring: what is new, what live traffic shows, and training again when it is due."""
+
+from kfp import dsl
+
+from components.ingest.component import ingest
+from components.monitor.component import monitor
+from components.trigger.component import trigger
+from components.validate.component import validate
+from pipelines.training import training
+
+
+@dsl.pipeline(name="monitoring", display_name="Monitor a model")
+def monitoring(model: str, workspace: str, start: str, environment: str = "local", as_of: str = "") -> None:
+    """Take in new data, judge live traffic since ``start``, and train again if a rule of the contract asks for it.
+
+    Args:
+        model: Name of the model, whose contract is in the image.
+        workspace: Address of the workspace that holds tables, bundles and pointers.
+        start: First instant of the window (included), as an ISO 8601 time.
+        environment: The environment that serves.
+        as_of: End of the window (not included) and instant of the run; empty for now.
+    """
+    run = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
+    place = {"model": model, "workspace": workspace}
+    ingested = ingest(**place, as_of=as_of)
+    valid = validate(**place, as_of=as_of, rows_ingested=ingested.outputs["Output"])
+    watched = monitor(
+        **place,
+        environment=environment,
+        run=run,
+        start=start,
+        as_of=as_of,
+        quarantined=valid.outputs["Output"],
+    )
+    due = trigger(
+        **place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"]
+    )
+    with dsl.If(due.outputs["Output"] == True, name="training is due"):  # noqa: E712 -- a KFP condition
+        training(**place, environment=environment, as_of=as_of)
