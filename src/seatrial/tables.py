@@ -190,7 +190,8 @@ class Tables:
             raise TableError(
                 f"The batch {batch} of table {name!r} is there already with other content (its new digest is "
                 f"{digest[:12]}).",
-                remedy="If the source was corrected, write it anew with --replace; earlier versions stay readable.",
+                remedy="If the source was corrected, write it anew with --replace; "
+                "earlier versions stay readable.",
             )
         self._commit(name, table, frame, batch, digest, facts, overwrite=known is not None)
         after = self.open(name)

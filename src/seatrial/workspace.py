@@ -7,6 +7,7 @@ exists, on a local disk as on S3; every pointer and every log of ours rests on t
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def store_errors(doing: str) -> Iterator[None]:
         raise
     except (BaseError, OSError) as error:
         text = str(error).split("\n")[0]
-        full = getattr(error, "errno", None) == 28 or "No space left" in str(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
         remedy = (
             "The disk is full: free some space and run the command again; nothing half-written is read."
             if full
@@ -73,7 +74,9 @@ class Workspace:
         address = str(root or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_ROOT)
         if "://" in address:
             if not address.startswith("s3://"):
-                raise UsageError(f"A workspace must be a folder or an s3:// address. Got {address!r} instead.")
+                raise UsageError(
+                    f"A workspace must be a folder or an s3:// address. Got {address!r} instead."
+                )
             return cls(address.rstrip("/"))
         with store_errors(f"making the workspace {address}"):
             folder = Path(address).resolve()

@@ -17,7 +17,7 @@ from seatrial.errors import TamperedBundleError
 
 MANIFEST = "manifest.json"
 SIGNATURE = "manifest.dsse.json"
-FORMAT = "seatrial-bundle/1"
+FORMAT: Literal["seatrial-bundle/1"] = "seatrial-bundle/1"
 FILE_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,63}$"
 MAXIMUM_FILE_BYTES = 512 * 1024 * 1024
 MAXIMUM_FILES = 100

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 PREFIX = "bundles/sha256"
+SHORTEST_PREFIX = 6
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ class Bundle:
             return onnxruntime.InferenceSession(
                 self.files[names.ONNX], options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:
-            raise BundleError(f"{names.ONNX} of bundle {self.digest[:12]} cannot be loaded: {error}.") from None
+        except Exception as error:  # noqa: BLE001 -- onnxruntime raises classes of its own by the dozen
+            raise BundleError(
+                f"{names.ONNX} of bundle {self.digest[:12]} cannot be loaded: {error}."
+            ) from None
 
 
 def write_bundle(
@@ -163,14 +166,16 @@ def find_bundle(workspace: Workspace, prefix: str) -> str:
         BundleError: if no bundle, or more than one, begins so.
         UsageError: if it is no prefix of a digest.
     """
-    if not is_digest(prefix.ljust(64, "0")) or len(prefix) < 6:
+    if not is_digest(prefix.ljust(64, "0")) or len(prefix) < SHORTEST_PREFIX:
         raise UsageError(
-            f"A bundle is named by at least 6 digits of its digest. Got {prefix!r} instead."
+            f"A bundle is named by at least {SHORTEST_PREFIX} digits of its digest. Got {prefix!r} instead."
         )
     found = [digest for digest in list_bundles(workspace) if digest.startswith(prefix)]
     if len(found) != 1:
         what = "No bundle" if not found else f"{len(found)} bundles"
-        raise BundleError(f"{what} in {workspace.root} begin with {prefix}.", remedy="List them: seatrial models")
+        raise BundleError(
+            f"{what} in {workspace.root} begin with {prefix}.", remedy="List them: seatrial models"
+        )
     return found[0]
 
 
@@ -197,7 +202,8 @@ def load_bundle(workspace: Workspace, digest: str, trust: TrustRoot) -> Bundle:
         )
     if (got := sha256(content)) != digest:
         raise TamperedBundleError(
-            f"{MANIFEST} of bundle {digest[:12]} was changed: its SHA-256 must be {digest}. Got {got} instead.",
+            f"{MANIFEST} of bundle {digest[:12]} was changed: its SHA-256 must be {digest}. "
+            f"Got {got} instead.",
             file=MANIFEST,
         )
     signed_by = trust.check(content, workspace.get(f"{base}/{SIGNATURE}"))
@@ -208,7 +214,10 @@ def load_bundle(workspace: Workspace, digest: str, trust: TrustRoot) -> Bundle:
 
 
 def _refuse_extra_files(workspace: Workspace, base: str, digest: str, manifest: Manifest) -> None:
-    listed = {f"{base}/{file.path}" for file in manifest.files} | {f"{base}/{MANIFEST}", f"{base}/{SIGNATURE}"}
+    listed = {f"{base}/{file.path}" for file in manifest.files} | {
+        f"{base}/{MANIFEST}",
+        f"{base}/{SIGNATURE}",
+    }
     for key in workspace.list(base):
         if key not in listed:
             path = key.removeprefix(f"{base}/")

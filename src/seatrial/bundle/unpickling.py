@@ -8,8 +8,8 @@ it. A hook cannot be removed once it is set, which is what is wanted.
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from seatrial.errors import BundleError

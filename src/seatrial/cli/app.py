@@ -34,7 +34,10 @@ WorkspaceOption = Annotated[
 ]
 AsOf = Annotated[
     str,
-    typer.Option(help="Instant of the run, as an ISO 8601 time, or the end of a period (2013-06). [default: now]", show_default=False),
+    typer.Option(
+        help="Instant of the run, as an ISO 8601 time, or the end of a period (2013-06). [default: now]",
+        show_default=False,
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Environment = Annotated[str, typer.Option("--env", help="Name of the environment.")]

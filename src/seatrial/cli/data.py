@@ -20,12 +20,19 @@ def ingest(
     model: Model,
     period: Annotated[
         list[str] | None,
-        typer.Option(help="A year, a month or a day; may be given more than once. [default: every month that has ended]", show_default=False),
+        typer.Option(
+            help="A year, a month or a day; may be given more than once. "
+            "[default: every month that has ended]",
+            show_default=False,
+        ),
     ] = None,
     table: Annotated[
-        list[str] | None, typer.Option(help="Only this table; may be given more than once.", show_default=False)
+        list[str] | None,
+        typer.Option(help="Only this table; may be given more than once.", show_default=False),
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write a period whose rows changed anew.")] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Write a period whose rows changed anew.")
+    ] = False,
     as_of: AsOf = "",
     workspace: WorkspaceOption = None,
     as_json: Json = False,

@@ -27,6 +27,7 @@ from seatrial.contract.schema import Contract
 from seatrial.errors import ContractError, Problem, UsageError
 
 MAXIMUM_BYTES = 1_000_000
+MAXIMUM_SHOWN = 60
 MODELS_VARIABLE = "SEATRIAL_MODELS"
 
 
@@ -125,8 +126,8 @@ def parse_contract(text: str, path: Path) -> LoadedContract:
     try:
         contract = Contract.model_validate(_plain(tree))
     except ValidationError as error:
-        problems = [_problem(details, lines) for details in error.errors(include_url=False)]
-        raise ContractError(_shown(path), problems, remedy="See docs/reference/contract.md.") from None
+        wrong = [_problem(details, lines) for details in error.errors(include_url=False)]
+        raise ContractError(_shown(path), wrong, remedy="See docs/reference/contract.md.") from None
     loaded = LoadedContract(contract, path, text, lines)
     if problems := [*_cross_checks(contract), *_name_matches_folder(contract, path)]:
         raise loaded.error(problems)
@@ -224,7 +225,7 @@ def _known(keys: list[str], lines: dict[str, int]) -> list[str]:
 
 def _short(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return text if len(text) <= MAXIMUM_SHOWN else f"{text[: MAXIMUM_SHOWN - 3]}..."
 
 
 def _suggestion(keys: list[str]) -> str:
@@ -301,7 +302,10 @@ def _label_checks(contract: Contract) -> Iterator[tuple[str, str]]:
             )
     column = target.columns.get(label.column)
     if column and column.type not in ("boolean", "integer"):
-        yield "label.column", f"column {label.column!r} must be boolean, or integer 0 and 1. Got {column.type}."
+        yield (
+            "label.column",
+            f"column {label.column!r} must be boolean, or integer 0 and 1. Got {column.type}.",
+        )
     if missing := [key for key in target.key if key not in contract.prediction.inputs]:
         yield (
             "prediction.inputs",

@@ -291,7 +291,10 @@ class TrainingEnergyGate(Section):
 
 
 class Gates(Section):
-    """What a model must pass before it may serve. A gate that is absent is not checked; data tests always are."""
+    """What a model must pass before it may serve.
+
+    An optional gate that is absent is not checked; the data tests always are.
+    """
 
     minimum_quality: MinimumQualityGate
     champion: ChampionGate | None = None
