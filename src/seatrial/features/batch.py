@@ -17,7 +17,7 @@ KNOWN_AT = "_known_at"
 _ROW = "_row"
 _KEY = "_key"
 _AT = "_at"
-_SEPARATOR = "\x1f"
+SEPARATOR = "\x1f"
 
 
 def compute_features(
@@ -48,7 +48,12 @@ def compute_features(
             frame = frame.with_columns(features.known_at.dt.cast_time_unit("us").alias(KNOWN_AT))
             frame = frame.sort(KNOWN_AT, maintain_order=True, nulls_last=True)
         made = [_make(part, frame, _table(part, tables)) for part in features.parts]
-        return pl.concat([frame, *made], how="horizontal").with_columns(**features.expressions).sort(_ROW).select(wanted)
+        return (
+            pl.concat([frame, *made], how="horizontal")
+            .with_columns(**features.expressions)
+            .sort(_ROW)
+            .select(wanted)
+        )
     except pl.exceptions.PolarsError as error:
         raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
 
@@ -63,7 +68,7 @@ def key_expression(by: tuple[str, ...]) -> pl.Expr:
     """One text for the columns ``by``, missing where any of them is; an as-of join by it is the faster."""
     if len(by) == 1:
         return pl.col(by[0]).cast(pl.String)
-    return pl.concat_str([pl.col(column).cast(pl.String) for column in by], separator=_SEPARATOR)
+    return pl.concat_str([pl.col(column).cast(pl.String) for column in by], separator=SEPARATOR)
 
 
 def _make(part: Part, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
@@ -81,7 +86,11 @@ def _make_lookup(part: Lookup, frame: pl.DataFrame, table: pl.DataFrame) -> pl.D
     right = table.unique(part.by, keep="last", maintain_order=True).select(
         *part.by, **{name: pl.col(column) for name, column in part.columns.items()}
     )
-    return frame.select(part.by).join(right, on=list(part.by), how="left", maintain_order="left").select(part.names)
+    return (
+        frame.select(part.by)
+        .join(right, on=list(part.by), how="left", maintain_order="left")
+        .select(part.names)
+    )
 
 
 def _make_latest(part: Latest, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:

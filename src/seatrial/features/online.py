@@ -17,7 +17,7 @@ from typing import Any
 import polars as pl
 
 from seatrial.errors import FeatureError
-from seatrial.features.batch import KNOWN_AT, key_expression, running_totals
+from seatrial.features.batch import KNOWN_AT, SEPARATOR, key_expression, running_totals
 from seatrial.features.definitions import Features, History, Latest, Lookup, Part
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -35,8 +35,8 @@ class _Totals:
     counts: list[int] = field(default_factory=list)
     sums: list[float] = field(default_factory=list)
 
-    def add(self, at: int, value: float) -> None:
-        """Count one more value; a late one is put in its place."""
+    def add(self, at: int, value: float, times: int) -> None:
+        """Count one more value, or one less; a late one is put in its place."""
         place = bisect_left(self.times, at)
         if place == len(self.times) or self.times[place] != at:
             before = place - 1
@@ -44,7 +44,7 @@ class _Totals:
             self.counts.insert(place, self.counts[before] if place else 0)
             self.sums.insert(place, self.sums[before] if place else 0.0)
         for later in range(place, len(self.times)):
-            self.counts[later] += 1
+            self.counts[later] += times
             self.sums[later] += value
 
     def until(self, at: int) -> tuple[int, float]:
@@ -67,8 +67,8 @@ class _OnlineHistory:
         for key, times, counts, sums in grouped.iter_rows():
             self._totals[key] = _Totals(times, counts, sums)
 
-    def add(self, key: str, at: int, value: float) -> None:
-        self._totals.setdefault(key, _Totals()).add(at, value)
+    def add(self, key: str, at: int, value: float, times: int) -> None:
+        self._totals.setdefault(key, _Totals()).add(at, value, times)
 
     def values(self, key: str | None, at: int | None) -> list[Any]:
         totals = self._totals.get(key) if key is not None else None
@@ -124,7 +124,7 @@ class _OnlineLookup:
         frame = right.select(key_expression(part.by).alias("_key"), *part.columns.values())
         self._rows = {row[0]: list(row[1:]) for row in frame.iter_rows() if row[0] is not None}
 
-    def values(self, key: str | None, at: int | None) -> list[Any]:
+    def values(self, key: str | None, at: int | None) -> list[Any]:  # noqa: ARG002 -- like the others
         return self._rows.get(key, self._missing) if key is not None else self._missing
 
 
@@ -159,9 +159,7 @@ class OnlineFeatures:
         self._joined: dict[str, Any] = {}
         for part in features.parts:
             self._joined.update(_types(part, tables[part.table]))
-        self._keys = [
-            key_expression(part.by).alias(f"_key_{place}") for place, part in enumerate(features.parts)
-        ]
+        self._places = [self._key_places(part) for part in features.parts]
 
     def compute(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """Compute the features of a request.
@@ -175,11 +173,27 @@ class OnlineFeatures:
         Raises:
             FeatureError: if an expression cannot be computed for these values.
         """
+        return self.compute_at(rows)[0]
+
+    def compute_at(self, rows: Sequence[Sequence[Any]]) -> tuple[pl.DataFrame, list[int | None]]:
+        """Compute the features of a request, and the instant that each row is predicted at.
+
+        Args:
+            rows: The request's rows, each with a value for every input, in the inputs' order.
+
+        Returns:
+            A frame of shape (n_rows, n_features), and each row's ``known_at`` in microseconds
+            since 1970, missing where the model has none.
+
+        Raises:
+            FeatureError: if an expression cannot be computed for these values.
+        """
         try:
             frame = pl.DataFrame(rows, schema=self._schema, orient="row", strict=True)
+            instants = self._instants(frame)
             if self._indexes:
-                frame = frame.hstack(self._look_up(frame))
-            return frame.select(
+                frame = frame.hstack(self._look_up(rows, frame, instants))
+            features = frame.select(
                 self._features.expressions[name].alias(name)
                 if name in self._features.expressions
                 else pl.col(name)
@@ -187,20 +201,38 @@ class OnlineFeatures:
             )
         except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
             raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
+        return features, instants
 
-    def _look_up(self, frame: pl.DataFrame) -> pl.DataFrame:
-        known_at = self._features.known_at
-        at = pl.lit(None, pl.Int64) if known_at is None else known_at.dt.epoch("us")
-        keyed = frame.select(at.alias(KNOWN_AT), *self._keys)
+    def _instants(self, frame: pl.DataFrame) -> list[int | None]:
+        if self._features.known_at is None:
+            return [None] * frame.height
+        return frame.select(self._features.known_at.dt.epoch("us").alias(KNOWN_AT)).to_series().to_list()
+
+    def _look_up(
+        self, rows: Sequence[Sequence[Any]], frame: pl.DataFrame, instants: list[int | None]
+    ) -> pl.DataFrame:
+        keys = [
+            [_key_of([row[place] for place in places]) for row in rows]
+            if places is not None
+            else frame.select(key_expression(index.part.by)).to_series().to_list()
+            for index, places in zip(self._indexes, self._places, strict=True)
+        ]
         found = [
             [
                 value
-                for key, index in zip(row[1:], self._indexes, strict=True)
-                for value in index.values(key, row[0])
+                for key, index in zip(row_keys, self._indexes, strict=True)
+                for value in index.values(key, instant)
             ]
-            for row in keyed.iter_rows()
+            for instant, *row_keys in zip(instants, *keys, strict=True)
         ]
         return pl.DataFrame(found, schema=self._joined, orient="row")
+
+    def _key_places(self, part: Part) -> list[int] | None:
+        """Where a part's key is in a row, if Python and polars write its types as the same text."""
+        if any(self._schema[column] not in (pl.String, pl.Int64) for column in part.by):
+            return None
+        names = self._schema.names()
+        return [names.index(column) for column in part.by]
 
     def learn(self, table: str, row: dict[str, Any]) -> None:
         """Let a row that has just become known count for the histories over its table.
@@ -210,21 +242,38 @@ class OnlineFeatures:
             row: The row's columns; those that a history does not need are ignored, and a history
                 whose key, time or value is missing is left as it is.
         """
+        self._count(table, row, 1)
+
+    def forget(self, table: str, row: dict[str, Any]) -> None:
+        """Take back what :meth:`learn` did with this very row, because it turned out to be wrong."""
+        self._count(table, row, -1)
+
+    def _count(self, table: str, row: dict[str, Any], times: int) -> None:
         for index in self._indexes:
             part = index.part
             if not isinstance(index, _OnlineHistory) or part.table != table:
                 continue
-            needed = [row.get(column) for column in (*part.by, index.part.time, index.part.value)]
-            if any(value is None for value in needed):
-                continue
-            key = pl.select(key_expression_of(needed[: len(part.by)])).item()
-            index.add(key, to_microseconds(needed[-2]), float(needed[-1]))
+            at, value = row.get(index.part.time), row.get(index.part.value)
+            key = _key_of([row.get(column) for column in part.by])
+            if key is not None and at is not None and value is not None:
+                index.add(key, to_microseconds(at), times * float(value), times)
 
 
-def key_expression_of(values: list[Any]) -> pl.Expr:
+def _key_of(values: list[Any]) -> str | None:
     """The same text as ``key_expression`` makes of columns, of plain values."""
-    texts = [pl.lit(value).cast(pl.String) for value in values]
-    return texts[0] if len(texts) == 1 else pl.concat_str(texts, separator="\x1f")
+    texts = [_text_of(value) for value in values]
+    if len(texts) == 1:
+        return texts[0]
+    return None if None in texts else SEPARATOR.join(texts)  # type: ignore[arg-type]
+
+
+def _text_of(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    text = pl.select(pl.lit(value).cast(pl.String)).item()
+    return None if text is None else str(text)
 
 
 def _index(part: Part, tables: dict[str, pl.LazyFrame]) -> _Index:
