@@ -25,7 +25,7 @@ from seatrial.monitoring.baseline import Baseline
 from seatrial.monitoring.drift import ColumnDrift, Drift, compare
 from seatrial.verdicts import Outcome, Verdict, judge, worst
 
-OUTCOME = "value"
+OUTCOME = "outcome"
 WORST_SHOWN = 5
 
 
