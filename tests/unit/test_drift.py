@@ -37,7 +37,7 @@ def drift(reference: np.ndarray, current: np.ndarray, schema: FeatureSchema = NU
     found = compare(
         fitted(reference, schema), current.reshape(-1, 1), np.full(len(current), 0.5), RULES, threads=1
     )
-    return found.features[0]
+    return found.columns[0]
 
 
 def _distribution(values: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def test_chance_alone_is_rarely_called_drift() -> None:
 
     training = draw(5_000)
     baseline = fit_baseline(training, FeatureSchema(columns=tuple(columns)), training[:, 0], np.zeros(5_000))
-    found = [compare(baseline, rows := draw(500), rows[:, 0], tiny).features for _ in range(5)]
+    found = [compare(baseline, rows := draw(500), rows[:, 0], tiny).columns for _ in range(5)]
     drifted = [column.drifted for window in found for column in window]
 
     assert np.mean(drifted) < 0.004
@@ -226,7 +226,7 @@ def test_the_share_of_outlier_rows_counts_a_row_once() -> None:
     found = compare(baseline, rows, np.full(4, 0.5), RULES)
 
     assert found.outlier_share == 0.5
-    assert [column.outside_share for column in found.features] == [0.25, 0.5]
+    assert [column.outside_share for column in found.columns] == [0.25, 0.5]
 
 
 def test_a_baseline_is_small() -> None:

@@ -94,14 +94,14 @@ class Drift(BaseModel):
     """How far the rows of a window have moved from a baseline.
 
     Attributes:
-        features: One entry a feature, in the order of the matrix's columns.
+        columns: One entry a feature, in the order of the matrix's columns.
         prediction: The same of the predicted probability.
         outlier_share: Share of rows of which at least one number is outside of the training rows' range.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    features: tuple[ColumnDrift, ...]
+    columns: tuple[ColumnDrift, ...]
     prediction: ColumnDrift
     outlier_share: float
 
@@ -146,13 +146,13 @@ def compare(
 
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         prediction = pool.submit(compare_number, baseline.prediction, probabilities.astype(np.float32), rules)
-        features = list(pool.map(one, range(n_features)))
+        columns = list(pool.map(one, range(n_features)))
     outliers = np.zeros(n_rows, dtype=bool)
-    for _, outside in features:
+    for _, outside in columns:
         if outside is not None:
             outliers |= outside
     return Drift(
-        features=tuple(found for found, _ in features),
+        columns=tuple(found for found, _ in columns),
         prediction=prediction.result(),
         outlier_share=float(np.mean(outliers)),
     )

@@ -141,17 +141,17 @@ def features_matrix(predictions: pl.DataFrame, bundle: Bundle) -> NDArray[np.flo
 def judge_drift(drift: Drift, rules: Monitoring) -> list[Verdict]:
     """Judge how far a window has moved by the contract's bounds."""
     return [
-        _features_verdict(drift.features, rules),
+        _features_verdict(drift.columns, rules),
         _prediction_verdict(drift.prediction, rules),
-        _worst_column("missing", "missing_rise", "missing values", drift.features, rules.missing_increase),
-        _worst_column("unseen", "unseen_rise", "unseen categories", drift.features, rules.unseen_share),
+        _worst_column("missing", "missing_rise", "missing values", drift.columns, rules.missing_increase),
+        _worst_column("unseen", "unseen_rise", "unseen categories", drift.columns, rules.unseen_share),
         judge(
             "monitor.outliers",
             drift.outlier_share,
             rules.outlier_share,
             better="lower",
             message=f"{drift.outlier_share:.1%} of the rows have a number beyond all of the training rows.",
-            evidence={"judged": True, **_largest(drift.features, "outside_share")},
+            evidence={"judged": True, **_largest(drift.columns, "outside_share")},
         ),
     ]
 
