@@ -32,8 +32,6 @@ def monitoring(model: str, workspace: str, start: str, environment: str = "local
         as_of=as_of,
         quarantined=valid.outputs["Output"],
     )
-    due = trigger(
-        **place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"]
-    )
+    due = trigger(**place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"])
     with dsl.If(due.outputs["Output"] == True, name="training is due"):  # noqa: E712 -- a KFP condition
         training(**place, environment=environment, as_of=as_of)

@@ -6,9 +6,7 @@ from components import step
 
 
 @step
-def bundle(
-    model: str, workspace: str, fitted: dsl.Input[dsl.Model], found: dsl.Input[dsl.Artifact]
-) -> str:
+def bundle(model: str, workspace: str, fitted: dsl.Input[dsl.Model], found: dsl.Input[dsl.Artifact]) -> str:
     """Make the immutable, signed bundle: model, schema, features, data version, verdicts, baseline, card.
 
     Args:

@@ -43,7 +43,5 @@ def gates(
     """
     from seatrial.steps import RunFiles, judge_model
 
-    files = RunFiles(
-        fitted.path, test.path, versions.path, checks.path, profiles.path, evaluation.path
-    )
+    files = RunFiles(fitted.path, test.path, versions.path, checks.path, profiles.path, evaluation.path)
     return judge_model(model, workspace, environment, run, as_of, files, found.path, verdicts.path)

@@ -39,7 +39,9 @@ def monitor(
     """
     from seatrial.steps import monitor_model
 
-    found = monitor_model(model, workspace, environment, run, start, as_of, result.path, page.path, drift.path)
+    found = monitor_model(
+        model, workspace, environment, run, start, as_of, result.path, page.path, drift.path
+    )
     for verdict in found.verdicts:
         if verdict.value is not None:
             figures.log_metric(verdict.check, verdict.value)

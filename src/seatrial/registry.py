@@ -131,7 +131,10 @@ def register(
         _log_files(client, run_id, bundle, figures)
         client.set_terminated(run_id)
         version = client.create_model_version(
-            name, source=f"{run.info.artifact_uri}/bundle", run_id=run_id, tags={**tags, DIGEST_TAG: bundle.digest}
+            name,
+            source=f"{run.info.artifact_uri}/bundle",
+            run_id=run_id,
+            tags={**tags, DIGEST_TAG: bundle.digest},
         )
         return _version(version)
 

@@ -153,12 +153,13 @@ def decide(
     )
 
 
-def fire(decision: Decision, log: RecordLog) -> Decision:
+def fire(decision: Decision, log: RecordLog, *, by: str = "") -> Decision:
     """Fire, unless somebody else has since the decision was made.
 
     Args:
         decision: What :func:`decide` said.
         log: The log that it looked at.
+        by: Name of the run that asks, kept in the record.
 
     Returns:
         The decision with the name of the run to start; or, where somebody else was first or
@@ -171,7 +172,7 @@ def fire(decision: Decision, log: RecordLog) -> Decision:
         return decision
     content = decision.model_dump(mode="json", include={"model", "champion", "as_of", "rules"})
     try:
-        record = log.append({**content, "causes": decision.causes}, after=decision.seen)
+        record = log.append({**content, "causes": decision.causes, "by": by}, after=decision.seen)
     except PointerMovedError:
         suppressed = "Somebody else fired in the meantime; one run is enough."
         return decision.model_copy(update={"fires": False, "suppressed": suppressed})

@@ -7,12 +7,14 @@ again after a kill at any moment: what it writes to the workspace is create-only
 """
 
 from seatrial.steps.data import ingest_data, make_features, split_rows, validate_data
-from seatrial.steps.judging import evaluate_model, judge_model
+from seatrial.steps.judging import Evaluated, RunFiles, evaluate_model, judge_model
 from seatrial.steps.release import bundle_model, register_model, write_report
 from seatrial.steps.training import train_model
 from seatrial.steps.watching import decide_retraining, monitor_model
 
 __all__ = [
+    "Evaluated",
+    "RunFiles",
     "bundle_model",
     "decide_retraining",
     "evaluate_model",

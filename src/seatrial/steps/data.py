@@ -8,13 +8,22 @@ from seatrial.data_tests import as_of_or_now, profile, validate
 from seatrial.errors import DataTestError
 from seatrial.model_check import check_model, load_features
 from seatrial.sources import ingest
-from seatrial.steps.files import open_tables, read_dataset, read_json, say, write_dataset, write_json
+from seatrial.steps.files import (
+    open_tables,
+    read_dataset,
+    read_json,
+    reported,
+    say,
+    write_dataset,
+    write_json,
+)
 from seatrial.tables import Tables, versions_to_json
 from seatrial.training.dataset import build_dataset, split_dataset
 from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
 
+@reported
 def ingest_data(model: str, workspace: str, as_of: str, batches_out: str) -> int:
     """Append every period that has ended by ``as_of`` to the raw tables.
 
@@ -43,6 +52,7 @@ def ingest_data(model: str, workspace: str, as_of: str, batches_out: str) -> int
     return rows
 
 
+@reported
 def validate_data(
     model: str, workspace: str, as_of: str, checks_out: str, versions_out: str, profiles_out: str
 ) -> int:
@@ -93,6 +103,7 @@ def validate_data(
     return quarantined
 
 
+@reported
 def make_features(model: str, workspace: str, as_of: str, versions_in: str, features_out: str) -> int:
     """Compute the features of every labelled row.
 
@@ -121,6 +132,7 @@ def make_features(model: str, workspace: str, as_of: str, versions_in: str, feat
     return dataset.frame.height
 
 
+@reported
 def split_rows(model: str, features_in: str, training_out: str, validation_out: str, test_out: str) -> None:
     """Divide the rows by time into training, validation and test rows.
 
@@ -138,4 +150,6 @@ def split_rows(model: str, features_in: str, training_out: str, validation_out: 
     for part, path in zip(parts, (training_out, validation_out, test_out), strict=True):
         write_dataset(path, part)
     counts = [f"{part.frame.height:,}" for part in parts]
-    say(f"{counts[0]} training, {counts[1]} validation, {counts[2]} test rows; test from {parts[2].period[0][:10]}")
+    say(
+        f"{counts[0]} training, {counts[1]} validation, {counts[2]} test rows; test from {parts[2].period[0][:10]}"
+    )

@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import orjson
 import polars as pl
 
 from seatrial.contract.load import LoadedContract
 from seatrial.data_tests import BatchCheck
+from seatrial.errors import SeatrialError
 from seatrial.tables import Tables
 from seatrial.training.dataset import AT, INPUT, LABEL, LABELLED_AT, SLICE, Dataset
 from seatrial.verdicts import Verdict
 from seatrial.workspace import Workspace
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
 PROGRESS = "seatrial: "
 """What a line of progress begins with in a step's log; the command line shows just those."""
+
+
+FAILURE = "seatrial-failure: "
+"""What the line begins with that says why a step ended, for whoever started it."""
+
+
+def reported(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Let a step say in its log, in a line that a machine can read, which of our errors ended it."""
+
+    @functools.wraps(step)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        try:
+            return step(*args, **kwargs)
+        except SeatrialError as error:
+            facts = {"class": type(error).__name__, "message": error.message, "remedy": error.remedy}
+            sys.stdout.write(f"{FAILURE}{orjson.dumps(facts).decode()}\n")
+            sys.stdout.flush()
+            raise
+
+    return run
 
 
 def say(line: str) -> None:
@@ -47,11 +73,11 @@ def read_json(path: str) -> Any:
     return orjson.loads(Path(path).read_bytes())
 
 
-def read_checks(path: str) -> list[BatchCheck]:
-    """Read what the data tests found."""
+def read_checks(found: list[dict[str, Any]]) -> list[BatchCheck]:
+    """Read what the data tests found, from its JSON."""
     return [
         BatchCheck(**{**check, "verdicts": [Verdict.model_validate(v) for v in check["verdicts"]]})
-        for check in read_json(path)
+        for check in found
     ]
 
 

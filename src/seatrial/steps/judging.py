@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from seatrial.bundle import Bundle, BundleSchema, forbid_unpickling, load_bundle, open_trust_root
+from seatrial.bundle import BundleSchema, forbid_unpickling, load_bundle, open_trust_root
 from seatrial.bundle.content import ONNX, SCHEMA, SKOPS
 from seatrial.contract.load import LoadedContract
+from seatrial.data_tests import as_of_or_now
 from seatrial.errors import SeatrialError
 from seatrial.evaluation import ChampionAnswers, Evaluation, evaluate
 from seatrial.features import OnlineFeatures, compute_features
@@ -21,13 +23,55 @@ from seatrial.gates import Measurements, judge_gates, passes
 from seatrial.model_check import check_model, load_features
 from seatrial.promotion import read_pointer
 from seatrial.sources import TYPES
-from seatrial.steps.files import open_tables, read_checks, read_dataset, read_json, say, write_json
+from seatrial.steps.files import open_tables, read_checks, read_dataset, read_json, reported, say, write_json
 from seatrial.steps.training import TRAINING
 from seatrial.training import load_skops, predict_probabilities
 from seatrial.training.dataset import Dataset
+from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 
 LATENCY_PREDICTIONS = 300
+_ROC_POINTS = 100
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation as Kubeflow Pipelines' own viewers want it.
+
+    Attributes:
+        figures: The figures on the test rows, by name.
+        false_positive_rates: The ROC curve's x.
+        true_positive_rates: Its y.
+        thresholds: The probability at each of its points.
+        confusion: Rows by truth (first index) and answer (second), no before yes.
+    """
+
+    figures: dict[str, float]
+    false_positive_rates: list[float]
+    true_positive_rates: list[float]
+    thresholds: list[float]
+    confusion: list[list[int]]
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Paths of what the earlier steps of a run wrote.
+
+    Attributes:
+        model: Folder of the model's files.
+        test: The test rows.
+        versions: The versions of the valid tables.
+        checks: What the data tests found.
+        profiles: The tables' profiles.
+        evaluation: The evaluation.
+    """
+
+    model: str
+    test: str
+    versions: str
+    checks: str
+    profiles: str
+    evaluation: str
 
 
 def open_session(content: bytes) -> Any:
@@ -39,6 +83,7 @@ def open_session(content: bytes) -> Any:
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
+@reported
 def evaluate_model(
     model: str,
     workspace: str,
@@ -47,7 +92,7 @@ def evaluate_model(
     test_in: str,
     versions_in: str,
     evaluation_out: str,
-) -> Evaluation:
+) -> Evaluated:
     """Evaluate a model on the test rows, beside the champion and a constant.
 
     Args:
@@ -60,7 +105,7 @@ def evaluate_model(
         evaluation_out: Path for the evaluation, as JSON.
 
     Returns:
-        The evaluation.
+        The evaluation, as Kubeflow Pipelines' own viewers want it.
 
     Raises:
         SeatrialError: if the model's files cannot be used.
@@ -70,16 +115,19 @@ def evaluate_model(
     schema = BundleSchema.model_validate_json((Path(model_in) / SCHEMA).read_bytes())
     session = open_session((Path(model_in) / ONNX).read_bytes())
     champion = _champion(loaded, place, environment, test, open_tables(loaded, place, read_json(versions_in)))
+    probabilities = predict_probabilities(session, schema.features.encode(test.frame))
     found = evaluate(
         test.labels,
-        predict_probabilities(session, schema.features.encode(test.frame)),
+        probabilities,
         threshold=schema.threshold,
         costs=loaded.contract.costs,
         training_base_rate=read_json(f"{model_in}/{TRAINING}")["base_rate"],
         period=test.period,
         seed=loaded.contract.tuning.seed,
         slices=test.slices,
-        minimum_slice_rows=loaded.contract.gates.worst_slice.minimum_rows if loaded.contract.gates.worst_slice else 1,
+        minimum_slice_rows=loaded.contract.gates.worst_slice.minimum_rows
+        if loaded.contract.gates.worst_slice
+        else 1,
         champion=champion,
     )
     write_json(evaluation_out, found)
@@ -94,7 +142,28 @@ def evaluate_model(
             f"average precision {_number(gain.value, sign=True)} ({_number(gain.low, sign=True)} to "
             f"{_number(gain.high, sign=True)}) against the champion {found.champion.digest[:12]}"
         )
-    return found
+    return _for_viewers(found, test.labels, probabilities)
+
+
+def _for_viewers(
+    found: Evaluation, labels: NDArray[np.int8], probabilities: NDArray[np.float64]
+) -> Evaluated:
+    from sklearn.metrics import roc_curve
+
+    false_positives, true_positives, thresholds = roc_curve(labels, probabilities)
+    keep = np.unique(np.linspace(0, len(thresholds) - 1, _ROC_POINTS).astype(int))
+    matrix = found.confusion
+    return Evaluated(
+        figures={name: i.value for name, i in found.metrics.items() if i.value is not None},
+        false_positive_rates=false_positives[keep].tolist(),
+        true_positive_rates=true_positives[keep].tolist(),
+        # The first threshold of scikit-learn's is infinite, which KFP's JSON cannot say.
+        thresholds=np.minimum(thresholds[keep], 1.0).tolist(),
+        confusion=[
+            [matrix.true_negatives, matrix.false_positives],
+            [matrix.false_negatives, matrix.true_positives],
+        ],
+    )
 
 
 def _number(value: float | None, *, sign: bool = False) -> str:
@@ -123,29 +192,28 @@ def _champion(
     return ChampionAnswers(bundle.digest, answers, bundle.schema.threshold)
 
 
+@reported
 def judge_model(
     model: str,
     workspace: str,
     environment: str,
-    model_in: str,
-    test_in: str,
-    versions_in: str,
-    checks_in: str,
-    evaluation_in: str,
+    run: str,
+    as_of: str,
+    files: RunFiles,
+    found_out: str,
     verdicts_out: str,
 ) -> bool:
-    """Judge a model by the contract's gates.
+    """Judge a model by the contract's gates, and gather what the run found.
 
     Args:
         model: The model's name or folder.
         workspace: Address of the workspace.
         environment: The environment whose model is the champion.
-        model_in: Folder of the model's files.
-        test_in: Path of the test rows.
-        versions_in: Path of the versions of the valid tables.
-        checks_in: Path of what the data tests found.
-        evaluation_in: Path of the evaluation.
-        verdicts_out: Path for the verdicts, as JSON.
+        run: Name of the run.
+        as_of: Instant of the run; empty: now.
+        files: What the earlier steps wrote.
+        found_out: Path for all that the run found, as JSON.
+        verdicts_out: Path for the verdicts, as a Markdown table.
 
     Returns:
         Whether every gate passed.
@@ -154,36 +222,64 @@ def judge_model(
         SeatrialError: if the model's files cannot be used.
     """
     forbid_unpickling()
-    loaded, place, folder = check_model(model), Workspace.open(workspace), Path(model_in)
-    test = read_dataset(test_in)
-    tables = open_tables(loaded, place, read_json(versions_in))
+    loaded, place = check_model(model), Workspace.open(workspace)
+    verdicts = judge_gates(loaded.contract.gates, _measure(loaded, place, environment, files))
+    for verdict in verdicts:
+        value = "not computed" if verdict.value is None else f"{verdict.value:.4g} {verdict.unit}".rstrip()
+        bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
+        say(f"{verdict.outcome.upper():4} {verdict.check}: {value}{bound}")
+    training = read_json(f"{files.model}/{TRAINING}")
+    found = {
+        "model": loaded.contract.name,
+        "run": run,
+        "as_of": as_of_or_now(as_of).isoformat(),
+        "environment": environment,
+        "verdicts": verdicts,
+        "training": training,
+        "evaluation": read_json(files.evaluation),
+        "versions": read_json(files.versions),
+        "checks": read_json(files.checks),
+        "profiles": read_json(files.profiles),
+    }
+    write_json(found_out, found)
+    Path(verdicts_out).write_text(verdicts_table(verdicts), encoding="utf-8")
+    return passes(verdicts)
+
+
+def verdicts_table(verdicts: list[Verdict]) -> str:
+    """Return verdicts as a Markdown table, failed ones first."""
+    order = {Outcome.FAIL: 0, Outcome.WARN: 1, Outcome.PASS: 2}
+    lines = ["| verdict | gate | value | bound | what |", "| --- | --- | --- | --- | --- |"]
+    for verdict in sorted(verdicts, key=lambda v: order[v.outcome]):
+        value, bound = (
+            "" if n is None else f"{n:.4g} {verdict.unit}" for n in (verdict.value, verdict.bound)
+        )
+        lines.append(f"| {verdict.outcome} | {verdict.check} | {value} | {bound} | {verdict.message} |")
+    return "\n".join(lines) + "\n"
+
+
+def _measure(loaded: LoadedContract, place: Workspace, environment: str, files: RunFiles) -> Measurements:
+    folder = Path(files.model)
+    test = read_dataset(files.test)
+    tables = open_tables(loaded, place, read_json(files.versions))
     schema = BundleSchema.model_validate_json((folder / SCHEMA).read_bytes())
-    cost = read_json(f"{model_in}/{TRAINING}")["cost"]
+    cost = read_json(f"{files.model}/{TRAINING}")["cost"]
     rows = test.frame.tail(loaded.contract.gates.parity.rows)
-    measured = Measurements(
-        data=[verdict for check in read_checks(checks_in) for verdict in check.verdicts],
-        evaluation=Evaluation.model_validate(read_json(evaluation_in)),
+    onnx = (folder / ONNX).read_bytes()
+    return Measurements(
+        data=[verdict for check in read_checks(read_json(files.checks)) for verdict in check.verdicts],
+        evaluation=Evaluation.model_validate(read_json(files.evaluation)),
         champion_expected=read_pointer(place, environment, loaded.contract.name).digest is not None,
-        latency_milliseconds=measure_latency(
-            loaded, load_features(loaded), schema, (folder / ONNX).read_bytes(), test, tables
-        ),
+        latency_milliseconds=measure_latency(load_features(loaded), schema, onnx, test, tables),
         bundle_bytes=sum(path.stat().st_size for path in folder.iterdir()),
         parity_difference=_parity(folder, schema, rows),
         parity_rows=rows.height,
         training_seconds=cost.get("seconds"),
         training_watt_hours=cost.get("energy_watt_hours"),
     )
-    verdicts = judge_gates(loaded.contract.gates, measured)
-    write_json(verdicts_out, verdicts)
-    for verdict in verdicts:
-        value = "not computed" if verdict.value is None else f"{verdict.value:.4g}{verdict.unit and ' ' + verdict.unit}"
-        bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
-        say(f"{verdict.outcome.upper():4} {verdict.check}: {value}{bound}")
-    return passes(verdicts)
 
 
 def measure_latency(
-    loaded: LoadedContract,
     features: Features,
     schema: BundleSchema,
     onnx: bytes,
@@ -213,5 +309,3 @@ def _parity(folder: Path, schema: BundleSchema, rows: pl.DataFrame) -> float | N
     fast = predict_probabilities(open_session((folder / ONNX).read_bytes()), matrix)
     exact = load_skops((folder / SKOPS).read_bytes()).predict_proba(matrix)[:, 1]
     return float(np.abs(fast - exact).max()) if len(matrix) else None
-
-

@@ -17,7 +17,7 @@ from seatrial.bundle.content import BACKGROUND, BASELINE, ONNX, SCHEMA, SKOPS
 from seatrial.contract.load import LoadedContract
 from seatrial.model_check import check_model
 from seatrial.monitoring import fit_baseline
-from seatrial.steps.files import read_dataset, say, write_json
+from seatrial.steps.files import read_dataset, reported, say, write_json
 from seatrial.training import TrainedModel, to_onnx, to_skops, train_candidates
 
 TRAINING = "training.json"
@@ -45,6 +45,7 @@ def _measured(country: str) -> Iterator[dict[str, float]]:
         figures["co2_grams"] = float(data.emissions) * 1000
 
 
+@reported
 def train_model(model: str, training_in: str, validation_in: str, model_out: str) -> dict[str, float]:
     """Tune the contract's candidates, choose one, fit it and export it.
 
@@ -99,7 +100,11 @@ def _schema(loaded: LoadedContract, trained: TrainedModel) -> BundleSchema:
     contract = loaded.contract
     target = contract.tables[contract.prediction.table]
     inputs = [
-        InputColumn(name=name, type=target.columns[name].type, required=target.columns[name].required or name in target.key)
+        InputColumn(
+            name=name,
+            type=target.columns[name].type,
+            required=target.columns[name].required or name in target.key,
+        )
         for name in contract.prediction.inputs
     ]
     return BundleSchema(
@@ -117,7 +122,10 @@ def _background(trained: TrainedModel, seed: int) -> dict[str, Any]:
     """A sample of encoded training rows, for explanations and for the drift report's picture."""
     chosen = np.random.default_rng(seed).permutation(trained.rows)[:BACKGROUND_ROWS]
     rows = trained.matrix[np.sort(chosen)]
-    return {"columns": trained.schema.names, "rows": [[_finite(value) for value in row] for row in rows.tolist()]}
+    return {
+        "columns": trained.schema.names,
+        "rows": [[_finite(value) for value in row] for row in rows.tolist()],
+    }
 
 
 def _finite(value: float) -> float | None:

@@ -65,9 +65,7 @@ def _with_one_hot(estimator: Any, schema: FeatureSchema) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-    numbers = make_pipeline(
-        SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler()
-    )
+    numbers = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler())
     columns = [
         ("categories", OneHotEncoder(handle_unknown="ignore"), schema.category_places),
         ("numbers", numbers, schema.number_places),

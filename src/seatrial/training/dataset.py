@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,6 +22,7 @@ LABELLED_AT = "_labelled_at"
 SLICE = "_slice_"
 INPUT = "_input_"
 MINIMUM_ROWS = 30
+_CLASSES = 2
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def _refuse_hopeless(rows: pl.DataFrame, label: str) -> None:
             f"At least {MINIMUM_ROWS} rows must have a label by the time of the run. Got {rows.height} instead.",
             remedy="Ingest more data, or run with a later --as-of.",
         )
-    if rows[LABEL].n_unique() < 2:
+    if rows[LABEL].n_unique() < _CLASSES:
         raise TrainingError(
             f"The label {label!r} must have both classes. All {rows.height:,} rows have {rows[LABEL][0]}.",
             remedy="Check the label's column in the contract.",
@@ -140,7 +142,7 @@ def split_dataset(dataset: Dataset, split: Split) -> tuple[Dataset, Dataset, Dat
         "test": frame.filter(pl.col(AT) >= test_from),
     }
     for name, part in parts.items():
-        if part.height < MINIMUM_ROWS or part[LABEL].n_unique() < 2:
+        if part.height < MINIMUM_ROWS or part[LABEL].n_unique() < _CLASSES:
             raise TrainingError(
                 f"The {name} rows must be at least {MINIMUM_ROWS} and have both classes. Got {part.height} rows "
                 f"of {part[LABEL].n_unique()} class(es) instead, of {frame.height} rows in all.",
@@ -150,7 +152,7 @@ def split_dataset(dataset: Dataset, split: Split) -> tuple[Dataset, Dataset, Dat
     return training, validation, test
 
 
-def _boundary(frame: pl.DataFrame, span: timedelta | float) -> object:
+def _boundary(frame: pl.DataFrame, span: timedelta | float) -> Any:
     """The first instant (or place) of the last ``span`` of the rows."""
     if isinstance(span, timedelta):
         newest = frame[AT].max()

@@ -109,7 +109,9 @@ def _canonical(archive: bytes) -> bytes:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as target:
         for name in sorted(members, key=lambda n: files.get(n, n)):
-            target.writestr(zipfile.ZipInfo(files.get(name, name), _EPOCH), members[name], zipfile.ZIP_DEFLATED)
+            target.writestr(
+                zipfile.ZipInfo(files.get(name, name), _EPOCH), members[name], zipfile.ZIP_DEFLATED
+            )
         text = orjson.dumps(schema, option=orjson.OPT_INDENT_2)
         target.writestr(zipfile.ZipInfo("schema.json", _EPOCH), text, zipfile.ZIP_DEFLATED)
     return out.getvalue()

@@ -1,0 +1,196 @@
+"""Steps 11 and 12: monitor live traffic against the bundle's baseline, and decide to train again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import polars as pl
+
+from seatrial.bundle import load_bundle, open_trust_root
+from seatrial.contract.load import LoadedContract
+from seatrial.data_tests import as_of_or_now
+from seatrial.errors import UsageError
+from seatrial.feedback import join_outcomes
+from seatrial.model_check import check_model
+from seatrial.monitoring import MonitorResult, monitor
+from seatrial.promotion import read_pointer
+from seatrial.report import MonitoredWindow, ReportFacts, render_report
+from seatrial.steps.files import read_json, reported, say, write_json
+from seatrial.tables import Tables
+from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
+from seatrial.verdicts import Outcome
+from seatrial.workspace import Workspace
+
+
+def monitor_key(model: str, run: str) -> str:
+    """Return where a monitoring run's report lies in the workspace."""
+    return f"runs/{model}/{run}/monitoring.html"
+
+
+@reported
+def monitor_model(
+    model: str,
+    workspace: str,
+    environment: str,
+    run: str,
+    start: str,
+    end: str,
+    result_out: str,
+    report_out: str,
+    drift_report_out: str,
+) -> MonitorResult:
+    """Judge a window of live traffic, and draw it.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace.
+        environment: The environment that serves.
+        run: Name of the run.
+        start: First instant of the window (included): an ISO 8601 time.
+        end: The first instant after it (not included); empty: now.
+        result_out: Path for the result, as JSON.
+        report_out: Path for the report, as HTML.
+        drift_report_out: Path for evidently's report, as HTML; empty: none is drawn.
+
+    Returns:
+        The verdicts and what they rest on.
+
+    Raises:
+        UsageError: if nothing serves in the environment, or the window is empty.
+        SeatrialError: if the bundle or the feedback tables cannot be read.
+    """
+    loaded, place = check_model(model), Workspace.open(workspace)
+    window = (as_of_or_now(start), as_of_or_now(end))
+    if window[0] >= window[1]:
+        raise UsageError(f"The window must start before it ends. Got {window[0]} to {window[1]} instead.")
+    name = loaded.contract.name
+    pointer = read_pointer(place, environment, name)
+    if pointer.digest is None:
+        raise UsageError(
+            f"Nothing serves {name} in {environment}.", remedy=f"Train a model first: seatrial train {name}"
+        )
+    bundle = load_bundle(place, pointer.digest, open_trust_root(place))
+    joined = join_outcomes(place, name, start=window[0], end=window[1])
+    result = monitor(bundle, joined, start=window[0], end=window[1])
+    write_json(result_out, result.model_dump(mode="json"))
+    _say(result)
+    _write_page(loaded, place, environment, run, result, report_out)
+    if drift_report_out:
+        from seatrial.monitoring.evidently_report import write_drift_report
+
+        write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)
+    return result
+
+
+def _say(result: MonitorResult) -> None:
+    say(
+        f"{result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}: {result.rows:,} predictions of {result.bundle[:12]}, "
+        f"{result.outcomes:,} with outcome ({result.other_rows:,} of other bundles)"
+    )
+    for verdict in result.verdicts:
+        value = "" if verdict.value is None else f": {verdict.value:.3f}"
+        bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
+        say(f"{verdict.outcome.upper():4} {verdict.check}{value}{bound}")
+    if result.drift and (drifted := [c.name for c in result.drift.columns if c.drifted]):
+        say(f"drifted: {', '.join(drifted)}")
+
+
+def _write_page(
+    loaded: LoadedContract, place: Workspace, environment: str, run: str, result: MonitorResult, path: str
+) -> None:
+    name = f"{result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}"
+    facts = ReportFacts(
+        model=loaded.contract.name,
+        run=run,
+        as_of=result.end,
+        environment=environment,
+        description=loaded.contract.description,
+        owner=loaded.contract.owner,
+        verdicts=list(result.verdicts),
+        bundle=result.bundle,
+        windows=[MonitoredWindow(name=name, result=result)],
+    )
+    page = render_report(facts)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(page, encoding="utf-8")
+    place.put(monitor_key(loaded.contract.name, run), page.encode())
+
+
+@reported
+def decide_retraining(
+    model: str, workspace: str, environment: str, run: str, as_of: str, result_in: str, decision_out: str
+) -> bool:
+    """Decide by the contract's rules whether to train again, and fire at most once for one cause.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace.
+        environment: The environment that serves.
+        run: Name of the run that asks; if it asks again (a step that is tried again), it gets the
+            same answer.
+        as_of: Instant of the decision; empty: now.
+        result_in: Path of the monitor's result; empty: no window was monitored.
+        decision_out: Path for the decision, as JSON.
+
+    Returns:
+        Whether to train again now.
+
+    Raises:
+        UsageError: if nothing serves in the environment.
+        StoreError: if the log of what was fired cannot be read or written.
+    """
+    loaded, place, instant = check_model(model), Workspace.open(workspace), as_of_or_now(as_of)
+    name = loaded.contract.name
+    log = trigger_log(place, name)
+    pending = unfinished(log)
+    if pending is not None and pending.content.get("by") == run:
+        say("this run has fired already: it goes on")
+        write_json(decision_out, pending.content)
+        return True
+    result = MonitorResult.model_validate(read_json(result_in)) if result_in else None
+    champion, new_rows = _champion(loaded, place, environment)
+    decision = decide(
+        name, loaded.contract.triggers, result, champion=champion, new_rows=new_rows, as_of=instant, log=log
+    )
+    decision = fire(decision, log, by=run)
+    write_json(decision_out, decision.model_dump(mode="json"))
+    _say_decision(decision)
+    return decision.fires
+
+
+def _say_decision(decision: Decision) -> None:
+    for rule in decision.rules:
+        if rule.fires:
+            say(f"{rule.name} asks for a retraining: {rule.message}")
+    if decision.suppressed:
+        say(f"not now: {decision.suppressed}")
+    say(f"training again as {decision.run}" if decision.fires else "no retraining")
+
+
+def _champion(loaded: LoadedContract, place: Workspace, environment: str) -> tuple[Champion, int]:
+    """The model that serves, and how many labelled rows became known since it was trained."""
+    contract = loaded.contract
+    pointer = read_pointer(place, environment, contract.name)
+    if pointer.digest is None or pointer.as_of is None:
+        raise UsageError(
+            f"Nothing serves {contract.name} in {environment}.",
+            remedy=f"Train a model first: seatrial train {contract.name}",
+        )
+    bundle = load_bundle(place, pointer.digest, open_trust_root(place))
+    trained = datetime.fromisoformat(pointer.as_of)
+    rows = Tables(place, contract.name, "raw").read(contract.prediction.table)
+    rows = rows.filter(pl.col(contract.label.column).is_not_null())
+    since = contract.label.time or contract.tables[contract.prediction.table].time
+    if since is None:
+        learned = int(bundle.manifest.data.get(contract.prediction.table, {}).get("rows", 0))
+        new = rows.select(pl.len()).collect().item() - learned
+    else:
+        new = rows.filter(pl.col(since) > trained).select(pl.len()).collect().item()
+    learned = int(bundle.json("training.json")["rows"])
+    return Champion(pointer.digest, trained, learned), max(int(new), 0)
+
+
+def has_failed(result: MonitorResult) -> bool:
+    """Return whether a verdict of the monitor failed."""
+    return result.outcome is Outcome.FAIL
