@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from seatrial.cli import check, data
+from seatrial.cli import check, data, serve
 from seatrial.cli.app import run
 
-__all__ = ["check", "data", "main"]
+__all__ = ["check", "data", "main", "serve"]
 
 
 def main() -> None:

@@ -1,0 +1,75 @@
+"""``seatrial serve``: answer requests with the bundle that an environment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console
+
+
+@app.command()
+def serve(
+    model: Model,
+    env: Environment = "local",
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve this bundle, by the beginning of its digest, whatever the environment names."
+        ),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
+    ] = 8080,
+    log_folder: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder on a local disk for the feedback log. "
+            "[default: serving/MODEL/feedback-log in the workspace]",
+            show_default=False,
+        ),
+    ] = None,
+    address_file: Annotated[
+        Path | None, typer.Option(help="File to write the server's address to.", show_default=False)
+    ] = None,
+    ship_every: Annotated[
+        float, typer.Option(min=0.1, help="Seconds between two moves of feedback into the tables.")
+    ] = 10.0,
+    exit_with_parent: Annotated[
+        bool,
+        typer.Option("--exit-with-parent", help="Stop when the process that started this one has ended."),
+    ] = False,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Serve a model over the Open Inference Protocol v2 until Ctrl-C.
+
+    The bundle that the environment names is served, and a newer one takes its place without
+    dropping a request. Predictions and outcomes go into the feedback tables.
+
+    Example: `seatrial serve flights --port 8080`
+    """
+    import logging
+
+    from seatrial.server import ServeOptions
+    from seatrial.server import serve as run
+    from seatrial.workspace import Workspace
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    run(
+        ServeOptions(
+            model=model,
+            workspace=Workspace.open(workspace),
+            environment=env,
+            bundle=bundle,
+            host=host,
+            port=port,
+            log_folder=log_folder,
+            address_file=address_file,
+            ship_every=ship_every,
+            exit_with_parent=exit_with_parent,
+        ),
+        announce=lambda line: console.print(line, soft_wrap=True),
+    )

@@ -1,0 +1,126 @@
+"""The model that answers, and how a newer one takes its place.
+
+A newer model is loaded, checked and warmed up in a thread beside the one that answers, and then
+put in its place by one assignment: a request took hold of one model and is answered by it to the
+end. A bundle that cannot be loaded is refused, and the old one goes on (threats: A1, V7, V9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from seatrial.bundle import TrustRoot
+from seatrial.errors import SeatrialError
+from seatrial.promotion import read_pointer
+from seatrial.server.learning import Learned
+from seatrial.server.model import Change, ServedModel, load_model, table_versions
+from seatrial.workspace import Workspace
+
+RETRY_SECONDS = 10.0
+_log = logging.getLogger("seatrial.server")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bundle that was not taken.
+
+    Attributes:
+        digest: Its digest.
+        reason: Why.
+        at: When, ISO 8601.
+    """
+
+    digest: str
+    reason: str
+    at: str
+
+
+class ModelHolder:
+    """Holds the model that answers, and follows the environment's pointer.
+
+    Args:
+        workspace: Where pointer, bundles and tables lie.
+        trust: The keys that are trusted.
+        model: The model that answers first.
+        environment: The environment whose pointer is followed; None: the bundle stays.
+    """
+
+    def __init__(
+        self, workspace: Workspace, trust: TrustRoot, model: ServedModel, environment: str | None
+    ) -> None:
+        self.current = model
+        self.name = model.bundle.manifest.model
+        self.learned = Learned()
+        self.refusal: Refusal | None = None
+        self._workspace = workspace
+        self._trust = trust
+        self._environment = environment
+        self._seen_versions = model.versions
+        self._retry_at = 0.0
+
+    async def follow(self, every: float) -> None:
+        """Look for a newer bundle or newer tables every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.look()
+            except SeatrialError as error:
+                _log.warning("The environment could not be looked at: %s", error)
+
+    async def look(self) -> bool:
+        """Look once for a newer bundle or newer tables; return whether a newer model answers now.
+
+        Raises:
+            StoreError: if the store fails; the model that answers goes on.
+        """
+        digest, versions = await asyncio.to_thread(self._wanted)
+        if digest == self.current.digest:
+            self.refusal = None
+            # Tables change one after the other: wait until they rest for one look.
+            rest, self._seen_versions = versions == self._seen_versions, versions
+            if versions == self.current.versions or not rest:
+                return False
+        elif self.refusal and self.refusal.digest == digest and time.monotonic() < self._retry_at:
+            return False
+        return await self._replace(digest)
+
+    def _wanted(self) -> tuple[str, dict[str, int]]:
+        versions = table_versions(self._workspace, self.name, list(self.current.versions))
+        if self._environment is None:
+            return self.current.digest, versions
+        pointer = read_pointer(self._workspace, self._environment, self.name)
+        return pointer.digest or self.current.digest, versions
+
+    async def _replace(self, digest: str) -> bool:
+        changes = self.learned.snapshot()
+        try:
+            model = await asyncio.to_thread(self._make, digest, changes)
+        except SeatrialError as error:
+            self.learned.give_up()
+            self._refuse(digest, str(error))
+            return False
+        # No await from here on: nobody answers, and no outcome arrives, between the two models.
+        self.learned.catch_up(model)
+        before, self.current = self.current, model
+        self.refusal = None
+        if before.digest != digest:
+            _log.info("Serving bundle %s instead of %s.", digest[:12], before.digest[:12])
+        else:
+            _log.info("Serving with newer tables: %s.", model.versions)
+        return True
+
+    def _make(self, digest: str, changes: list[Change]) -> ServedModel:
+        model = load_model(self._workspace, self.name, digest, self._trust)
+        model.count(changes)
+        return model
+
+    def _refuse(self, digest: str, reason: str) -> None:
+        if self.refusal is None or self.refusal.digest != digest or self.refusal.reason != reason:
+            _log.error("Refused bundle %s; %s goes on: %s", digest[:12], self.current.digest[:12], reason)
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        self.refusal = Refusal(digest, reason, at)
+        self._retry_at = time.monotonic() + RETRY_SECONDS

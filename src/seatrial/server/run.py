@@ -1,0 +1,225 @@
+"""Run the server: one process, one event loop, until it is told to stop.
+
+granian's embedded server is used, because a server of two processes can lose one of them: there is
+no child here that could outlive its parent. The socket is ours: granian's own is shared by port
+(SO_REUSEPORT), so a second server on a port that is taken would quietly get half of its requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from seatrial.bundle import forbid_unpickling, open_trust_root
+from seatrial.bundle.store import find_bundle
+from seatrial.contract import load_contract
+from seatrial.contract.schema import NAME_PATTERN
+from seatrial.errors import BundleError, UsageError
+from seatrial.feedback import FeedbackLog, Shipper
+from seatrial.feedback.recent import RecentPredictions
+from seatrial.feedback.shipping import feedback_tables
+from seatrial.promotion import read_pointer
+from seatrial.server.holder import ModelHolder
+from seatrial.server.http import Application
+from seatrial.server.model import load_model
+from seatrial.server.service import Service
+from seatrial.workspace import Workspace
+
+HEADER_MILLISECONDS = 10_000
+BACKLOG = 1024
+PARENT_SECONDS = 0.5
+_log = logging.getLogger("seatrial.server")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How a model is served.
+
+    Attributes:
+        model: The model's name or folder.
+        workspace: Where bundles, pointers and tables lie.
+        environment: The environment whose bundle is served, and followed.
+        bundle: Beginning of the digest of the one bundle to serve; None follows the environment.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+        log_folder: Folder of the feedback log; None: ``serving/MODEL/feedback-log`` of the workspace.
+        address_file: File that the server's address is written to while it runs.
+        ship_every: Seconds between two rounds of shipping feedback into the tables.
+        look_every: Seconds between two looks at the environment.
+        exit_with_parent: Whether to stop when the process that started this one has ended.
+    """
+
+    model: str
+    workspace: Workspace
+    environment: str = "local"
+    bundle: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    log_folder: Path | None = None
+    address_file: Path | None = None
+    ship_every: float = 10.0
+    look_every: float = 1.0
+    exit_with_parent: bool = False
+
+
+def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
+    """Serve a model until SIGINT or SIGTERM, then finish what is being answered and ship feedback.
+
+    Args:
+        options: What to serve, and how.
+        announce: Called with one line when requests are answered.
+
+    Raises:
+        UsageError: if the address cannot be listened at.
+        BundleError: if the environment serves no bundle, or it cannot be loaded.
+        FeedbackError: if the feedback log's folder cannot be used or is in use.
+        TableError: if a table that the model's features read is missing.
+        StoreError: if the store fails.
+    """
+    forbid_unpickling()
+    name = _model_name(options.model)
+    log = FeedbackLog(options.log_folder or _default_log_folder(options.workspace, name))
+    try:
+        holder = _open_model(options, name)
+        recent = RecentPredictions()
+        recent.restore(options.workspace, name, log)
+        holder.learned.add(holder.current, recent.settled())
+        shipper = Shipper(
+            log, feedback_tables(options.workspace, name), every=options.ship_every, report=_log.warning
+        )
+        with _listen(options.host, options.port) as listener:
+            shipper.start()
+            try:
+                asyncio.run(_run(options, holder, Service(holder, log, recent), listener, announce))
+            finally:
+                shipper.stop()
+    finally:
+        log.close()
+
+
+def _model_name(model: str) -> str:
+    return model if re.match(NAME_PATTERN, model) else load_contract(model).contract.name
+
+
+def _default_log_folder(workspace: Workspace, name: str) -> Path:
+    if not workspace.is_local:
+        raise UsageError(
+            "The feedback log needs a folder on a local disk, and the workspace is none.",
+            remedy="Name one: --log-folder FOLDER",
+        )
+    return workspace.folder / "serving" / name / "feedback-log"
+
+
+def _open_model(options: ServeOptions, name: str) -> ModelHolder:
+    workspace = options.workspace
+    trust = open_trust_root(workspace)
+    if options.bundle is not None:
+        digest: str | None = find_bundle(workspace, options.bundle)
+    else:
+        digest = read_pointer(workspace, options.environment, name).digest
+    if digest is None:
+        raise BundleError(
+            f"The environment {options.environment!r} serves no bundle of {name!r} yet.",
+            remedy=f"Train one that passes its gates: seatrial train {name}",
+        )
+    model = load_model(workspace, name, digest, trust)
+    return ModelHolder(workspace, trust, model, None if options.bundle else options.environment)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"The server cannot listen at {host}:{port}: {error}.", remedy="Choose another port: --port 0"
+        ) from None
+    listener.setblocking(False)
+    return listener
+
+
+class _Embedded(Server):
+    """granian in this process, on a socket that is already listening."""
+
+    def __init__(self, application: Application, listener: socket.socket) -> None:
+        super().__init__(
+            application,
+            interface=Interfaces.RSGI,
+            backlog=BACKLOG,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS),
+            websockets=False,
+            log_enabled=False,
+        )
+        self._listener = listener
+
+    def _init_shared_socket(self) -> None:
+        # granian closes what it gets, and the listener is closed by whoever opened it.
+        self._shd = SocketHolder(os.dup(self._listener.fileno()), False, BACKLOG)  # type: ignore[call-arg, assignment]
+
+
+async def _run(
+    options: ServeOptions,
+    holder: ModelHolder,
+    service: Service,
+    listener: socket.socket,
+    announce: Callable[[str], None],
+) -> None:
+    address = _address(listener)
+
+    def ready() -> None:
+        if options.address_file is not None:
+            _write_address(options.address_file, address)
+        digest = holder.current.digest[:12]
+        announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
+
+    server = _Embedded(Application(service, ready), listener)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.stop)
+    background = [asyncio.create_task(holder.follow(options.look_every))]
+    if options.exit_with_parent:
+        background.append(asyncio.create_task(_stop_with_parent(server)))
+    try:
+        await server.serve()
+    finally:
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        if options.address_file is not None:
+            options.address_file.unlink(missing_ok=True)
+
+
+async def _stop_with_parent(server: Any) -> None:
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 -- the end of a parent is no event of this loop
+        await asyncio.sleep(PARENT_SECONDS)
+    _log.warning("The process that started the server has ended; the server stops.")
+    server.stop()
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _write_address(path: Path, address: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    partial.write_text(address)
+    partial.replace(path)
