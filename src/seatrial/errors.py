@@ -81,10 +81,8 @@ class ContractError(SeatrialError):
     def __init__(self, path: str, problems: list[Problem], *, remedy: str = "") -> None:
         self.path = path
         self.problems = sorted(problems, key=lambda p: (p.line or 0, p.place))
-        lines = [
-            f"{path}:{p.line}: {p.place}: {p.message}" if p.line else f"{path}: {p.place}: {p.message}"
-            for p in self.problems
-        ]
+        places = [(f"{path}:{p.line}" if p.line else path, p.place, p.message) for p in self.problems]
+        lines = [": ".join(part for part in place if part) for place in places]
         super().__init__("\n".join(lines), remedy=remedy)
 
 

@@ -20,13 +20,23 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import MarkedYAMLError
-from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+)
 
+from seatrial.contract.cross_checks import cross_checks
 from seatrial.contract.schema import Contract
 from seatrial.errors import ContractError, Problem, UsageError
 
 MAXIMUM_BYTES = 1_000_000
+MAXIMUM_DEPTH = 30
 MAXIMUM_SHOWN = 60
 MODELS_VARIABLE = "SEATRIAL_MODELS"
 
@@ -108,7 +118,7 @@ def load_contract(model: str | Path) -> LoadedContract:
         problem = Problem("", f"must have at most {MAXIMUM_BYTES:,} bytes. Got {size:,} instead.")
         raise ContractError(_shown(path), [problem])
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         problem = Problem("", f"must be UTF-8 text. Byte {error.start} is not.")
         raise ContractError(_shown(path), [problem]) from None
@@ -121,17 +131,32 @@ def parse_contract(text: str, path: Path) -> LoadedContract:
     Raises:
         ContractError: with every problem, if the contract is wrong.
     """
-    tree = _read_yaml(text, path)
-    lines = dict(_key_lines(tree, ()))
     try:
-        contract = Contract.model_validate(_plain(tree))
+        tree = _read_yaml(text)
+        lines = dict(_key_lines(tree, ()))
+        values = _plain(tree)
+        empty = list(_keys_without_value(values, ()))
+    except _MalformedError as error:
+        raise ContractError(_shown(path), [Problem("", str(error), error.line)]) from None
+    try:
+        contract = Contract.model_validate(values)
     except ValidationError as error:
         wrong = [_problem(details, lines) for details in error.errors(include_url=False)]
-        raise ContractError(_shown(path), wrong, remedy="See docs/reference/contract.md.") from None
+        unlike = [problem for problem in wrong if problem.place not in dict(empty)]
+        without_value = [Problem(place, message, _line_of(place, lines)) for place, message in empty]
+        remedy = "See docs/reference/contract.md."
+        raise ContractError(_shown(path), [*without_value, *unlike], remedy=remedy) from None
     loaded = LoadedContract(contract, path, text, lines)
-    if problems := [*_cross_checks(contract), *_name_matches_folder(contract, path)]:
+    if problems := [*empty, *cross_checks(contract), *_name_matches_folder(contract, path)]:
         raise loaded.error(problems)
     return loaded
+
+
+def _name_matches_folder(contract: Contract, path: Path) -> list[tuple[str, str]]:
+    folder = path.resolve().parent.name
+    if path.name == "model.yaml" and contract.name != folder:
+        return [("name", f"must be the folder's name, {folder!r}. Got {contract.name!r} instead.")]
+    return []
 
 
 def _shown(path: Path) -> str:
@@ -141,26 +166,47 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _read_yaml(text: str, path: Path) -> CommentedMap:
-    yaml = YAML(typ="rt", pure=True)
+class _MalformedError(Exception):
+    """The text is no YAML, or a kind of YAML that a contract may not be."""
+
+    def __init__(self, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+def _read_yaml(text: str) -> CommentedMap:
     try:
-        for event in yaml.parse(io.StringIO(text)):
-            if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-                line = event.start_mark.line + 1
-                raise ContractError(_shown(path), [Problem("", "anchors and aliases are not allowed.", line)])
-            if getattr(event, "tag", None) is not None:
-                line = event.start_mark.line + 1
-                raise ContractError(_shown(path), [Problem("", f"the tag {event.tag} is not allowed.", line)])
+        depth = 0
+        for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAXIMUM_DEPTH:  # The parser's time grows with its square.
+                raise _MalformedError("is nested too deeply.", event.start_mark.line + 1)
+            if forbidden := _forbidden(event):
+                raise _MalformedError(f"{forbidden} not allowed.", event.start_mark.line + 1)
         tree = YAML(typ="rt", pure=True).load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = Problem("", f"is not valid YAML: {error.problem}.", mark.line + 1 if mark else None)
-        raise ContractError(_shown(path), [problem]) from None
-    except RecursionError:
-        raise ContractError(_shown(path), [Problem("", "is nested too deeply.")]) from None
+        raise _MalformedError(
+            f"is not valid YAML: {error.problem}.", mark.line + 1 if mark else None
+        ) from None
+    except (YAMLError, ValueError) as error:
+        # Such as a control character, or a number of thousands of digits.
+        raise _MalformedError(f"is not valid YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(tree, CommentedMap):
-        raise ContractError(_shown(path), [Problem("", "must be a mapping of keys to values.", 1)])
+        raise _MalformedError("must be a mapping of keys to values.", 1)
     return tree
+
+
+def _forbidden(event: Event) -> str:
+    """Name what a contract may not use, though YAML has it; empty for anything else."""
+    if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+        return "anchors and aliases are"
+    if isinstance(event, DocumentStartEvent) and (event.version or event.tags):
+        return "directives are"
+    if isinstance(event, ScalarEvent) and event.value == "<<" and event.implicit[0]:
+        return "merge keys are"
+    tag = getattr(event, "tag", None)
+    return f"the tag {tag} is" if tag is not None else ""
 
 
 def _plain(node: Any) -> Any:
@@ -188,6 +234,20 @@ def _key_lines(node: Any, path: tuple[str, ...]) -> Iterator[tuple[str, int]]:
         yield from _key_lines(value, (*path, key))
 
 
+def _keys_without_value(values: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield the keys that stand there with nothing behind them: a gate without a bound never ran."""
+    if path[2:] == ("parameters",):  # Here nothing is a value: scikit-learn's None.
+        return
+    items = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    for key, value in items:
+        place = (*path, str(key))
+        if value is None:
+            yield ".".join(place), "has no value: give it one, or take the key out."
+        yield from _keys_without_value(value, place)
+
+
 def _line_of(place: str, lines: dict[str, int]) -> int | None:
     parts = place.split(".")
     for end in range(len(parts), 0, -1):
@@ -209,7 +269,9 @@ def _problem(details: ErrorDetails, lines: dict[str, int]) -> Problem:
     if details["type"] == "extra_forbidden":
         message = "this key is unknown." + _suggestion(shown)
     elif details["type"] == "missing":
-        message = "this key is required."
+        message = f"this key is required{_meaning(shown)}"
+    elif details["type"] == "union_tag_not_found":
+        message = f"the key {details['ctx']['discriminator']} is required; it says what this is."
     else:
         message = f"{message[0].lower()}{message[1:]}. Got {_short(details['input'])} instead."
     return Problem(place, message, _line_of(place, lines))
@@ -230,7 +292,7 @@ def _short(value: Any) -> str:
 
 def _suggestion(keys: list[str]) -> str:
     """Name the keys that the section of an unknown key allows, the nearest one first."""
-    allowed = _allowed_keys(keys[:-1])
+    allowed = sorted({name for section in _sections_at(keys[:-1]) for name in section.model_fields})
     if not allowed:
         return ""
     near = difflib.get_close_matches(keys[-1], allowed, n=1)
@@ -238,7 +300,16 @@ def _suggestion(keys: list[str]) -> str:
     return f"{hint} Allowed here: {', '.join(allowed)}."
 
 
-def _allowed_keys(path: list[str]) -> list[str]:
+def _meaning(keys: list[str]) -> str:
+    """Say what a missing key means, in the words of the reference."""
+    for section in _sections_at(keys[:-1]):
+        found = section.model_fields.get(keys[-1])
+        if found and found.description:
+            return f": {found.description[0].lower()}{found.description[1:]}"
+    return "."
+
+
+def _sections_at(path: list[str]) -> list[type[BaseModel]]:
     models: list[type[BaseModel]] = [Contract]
     for key in path:
         found: list[type[BaseModel]] = []
@@ -247,7 +318,7 @@ def _allowed_keys(path: list[str]) -> list[str]:
                 found.extend(_models_in(model.model_fields[key].annotation))
         # An index of a list or a key of a mapping stays within the same models.
         models = found or models
-    return sorted({name for model in models for name in model.model_fields})
+    return models
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -255,69 +326,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for part in get_args(annotation):
         yield from _models_in(part)
-
-
-def _name_matches_folder(contract: Contract, path: Path) -> list[tuple[str, str]]:
-    folder = path.resolve().parent.name
-    if path.name == "model.yaml" and contract.name != folder:
-        return [("name", f"must be the folder's name, {folder!r}. Got {contract.name!r} instead.")]
-    return []
-
-
-def _cross_checks(contract: Contract) -> Iterator[tuple[str, str]]:
-    """Yield what is wrong between the contract's own sections."""
-    for name, table in contract.tables.items():
-        named = [(f"tables.{name}.key", key) for key in table.key]
-        if table.time:
-            named.append((f"tables.{name}.time", table.time))
-            column = table.columns.get(table.time)
-            if column and column.type != "time":
-                yield f"tables.{name}.time", f"column {table.time!r} must be of type time. Got {column.type}."
-        yield from _unknown_columns(named, list(table.columns), f"table {name!r}")
-    target = contract.tables.get(contract.prediction.table)
-    if target is None:
-        yield (
-            "prediction.table",
-            f"must be one of the tables ({', '.join(contract.tables)}). Got {contract.prediction.table!r}.",
-        )
-        return
-    named = [("prediction.inputs", column) for column in contract.prediction.inputs]
-    named.append(("label.column", contract.label.column))
-    if contract.label.time:
-        named.append(("label.time", contract.label.time))
-    yield from _unknown_columns(named, list(target.columns), f"table {contract.prediction.table!r}")
-    yield from _label_checks(contract)
-    names = [candidate.name for candidate in contract.candidates]
-    for name in sorted({n for n in names if names.count(n) > 1}):
-        yield "candidates", f"two candidates are called {name!r}."
-
-
-def _label_checks(contract: Contract) -> Iterator[tuple[str, str]]:
-    label, target = contract.label, contract.tables[contract.prediction.table]
-    for place, column in (("label.column", label.column), ("label.time", label.time)):
-        if column in contract.prediction.inputs:
-            yield (
-                "prediction.inputs",
-                f"{column!r} ({place}) is not known at the time of a prediction: take it out.",
-            )
-    column = target.columns.get(label.column)
-    if column and column.type not in ("boolean", "integer"):
-        yield (
-            "label.column",
-            f"column {label.column!r} must be boolean, or integer 0 and 1. Got {column.type}.",
-        )
-    if missing := [key for key in target.key if key not in contract.prediction.inputs]:
-        yield (
-            "prediction.inputs",
-            f"must hold the table's key, by which an outcome finds its row: add {', '.join(missing)}.",
-        )
-
-
-def _unknown_columns(
-    named: list[tuple[str, str]], columns: list[str], where: str
-) -> Iterator[tuple[str, str]]:
-    for place, column in named:
-        if column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else f" It has: {', '.join(columns)}."
-            yield place, f"{where} has no column {column!r}.{hint}"

@@ -10,7 +10,15 @@ import re
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]{0,47}$"
 """Names of models, tables, candidates and environments: they become folders, keys and labels."""
@@ -18,21 +26,25 @@ NAME_PATTERN = r"^[a-z][a-z0-9_]{0,47}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_DURATION = re.compile(r"^([1-9][0-9]{0,5})([smhdw])$")
+LONGEST = timedelta(days=36_500)
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([smhdw])")
 
 
 def parse_duration(value: Any) -> timedelta:
     """Read a duration such as ``28d``, ``6h`` or ``30m``.
 
     Raises:
-        ValueError: if the text is not a whole number followed by s, m, h, d or w.
+        ValueError: if the text is not a whole number followed by s, m, h, d or w, or more than a century.
     """
     if isinstance(value, timedelta):
         return value
-    found = _DURATION.match(value) if isinstance(value, str) else None
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not found:
         raise ValueError("must be a whole number and a unit (s, m, h, d or w), such as 28d or 6h")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    length = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if length > LONGEST:
+        raise ValueError(f"must be at most {format_duration(LONGEST)}")
+    return length
 
 
 def format_duration(value: timedelta) -> str:
@@ -53,11 +65,16 @@ Duration = Annotated[
 
 
 def _span(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else parse_duration(value)
+    try:
+        return parse_duration(value)
+    except ValueError:
+        if isinstance(value, float) and 0 < value < 1:
+            return value
+    raise ValueError("must be a length of time, such as 28d, or a share of the rows between 0 and 1")
 
 
 Span = Annotated[
-    timedelta | Annotated[float, Field(gt=0, lt=1)],
+    timedelta | float,
     BeforeValidator(_span, json_schema_input_type=str | float),
     PlainSerializer(lambda v: format_duration(v) if isinstance(v, timedelta) else v),
 ]
@@ -67,29 +84,34 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["roc_auc", "average_precision", "brier_score", "cost_per_row"]
 
 
-class Section(BaseModel):
-    """Base of every section: closed and immutable."""
+NULL_VALUES = ["", "NA", "NaN", "null"]
+RESERVED = frozenset({"_at", "_batch", "_key", "_known_at", "_n", "_problems", "_reasons", "_row", "_sum"})
+"""Columns of our own beside those of a table."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class Section(BaseModel):
+    """Base of every section: closed, immutable, and strict (the text ``yes`` is no boolean)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class FileSource(Section):
     """Rows from CSV or Parquet files."""
 
-    kind: Literal["file"]
-    path: str = Field(description="File or glob, relative to the contract's folder.")
+    kind: Literal["file"] = Field(description="`file`: CSV (also zipped) or Parquet files.")
+    path: str = Field(min_length=1, description="File or glob, relative to the contract's folder.")
     separator: str = Field(",", min_length=1, max_length=1, description="Separator of a CSV file.")
-    null_values: list[str] = Field(["", "NA", "null"], description="Texts that mean missing.")
+    null_values: list[str] = Field(NULL_VALUES, description="Texts of a CSV file that mean missing.")
 
 
 class PackageSource(Section):
     """Rows from a CSV file (also zipped) that an installed Python package ships."""
 
-    kind: Literal["package"]
-    package: str = Field(description="Name of the distribution; it is not imported.")
-    path: str = Field(description="Path of the file within the package.")
+    kind: Literal["package"] = Field(description="`package`: a file that a Python package ships.")
+    package: str = Field(min_length=1, description="Name of the distribution; it is not imported.")
+    path: str = Field(min_length=1, description="Path of the file within the package.")
     separator: str = Field(",", min_length=1, max_length=1, description="Separator of a CSV file.")
-    null_values: list[str] = Field(["", "NA", "null"], description="Texts that mean missing.")
+    null_values: list[str] = Field(NULL_VALUES, description="Texts that mean missing.")
 
 
 Source = Annotated[FileSource | PackageSource, Field(discriminator="kind")]
@@ -108,11 +130,40 @@ class Column(Section):
     pattern: str | None = Field(None, description="Regular expression that a text must match.")
     missing_share: Share = Field(1.0, description="Largest share of missing values in a batch.")
 
+    @field_validator("pattern")
+    @classmethod
+    def _pattern_compiles(cls, pattern: str | None) -> str | None:
+        import polars as pl  # The data tests match with it, so it decides what a pattern is.
+
+        try:
+            pl.select(pl.lit("").str.contains(pl.lit(pattern)))
+        except pl.exceptions.ComputeError as error:
+            what = next((line for line in str(error).splitlines() if line.startswith("error: ")), "error")
+            raise ValueError(f"must be a regular expression ({what.removeprefix('error: ')})") from None
+        return pattern
+
+    @model_validator(mode="after")
+    def _rules_fit_type(self) -> Column:
+        for rule, types in _RULES.items():
+            if getattr(self, rule) is not None and self.type not in types:
+                raise ValueError(f"{rule} is a rule for columns of type {' or '.join(types)} only")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum must not be above maximum ({self.minimum:g} > {self.maximum:g})")
+        return self
+
+
+_RULES = {
+    "minimum": ("integer", "number"),
+    "maximum": ("integer", "number"),
+    "allowed": ("string",),
+    "pattern": ("string",),
+}
+
 
 class Table(Section):
     """One table that the model learns from."""
 
-    source: Source
+    source: Source = Field(description="Where its rows come from.")
     prepare: str | None = Field(
         None,
         description="Function in the model's `prepare.py` that turns the source's rows into the table's.",
@@ -122,7 +173,9 @@ class Table(Section):
         None,
         description="Column that says when a row happened. Without it the table arrives in one batch.",
     )
-    columns: dict[str, Column] = Field(min_length=1)
+    columns: dict[str, Column] = Field(
+        min_length=1, description="Its columns by name, each with its type and rules; others are left out."
+    )
     quarantine_share: Share = Field(
         0.01, description="Largest share of a batch's rows that may go to quarantine; more stops the run."
     )
@@ -188,7 +241,7 @@ class Search(Section):
 class Candidate(Section):
     """One kind of model that is tried."""
 
-    name: Name
+    name: Name = Field(description="What the candidate is called in reports.")
     estimator: str = Field(
         pattern=r"^(sklearn\.[A-Za-z_.]+|[a-z_]+\.py:[A-Za-z_]+)$",
         description="A scikit-learn class (`sklearn.linear_model.LogisticRegression`) or a function of the "
@@ -228,29 +281,29 @@ class Costs(Section):
 class MinimumQualityGate(Section):
     """The lower end of the metric's 95% interval must reach the bound."""
 
-    metric: Literal["roc_auc", "average_precision"]
-    minimum: Share
+    metric: Literal["roc_auc", "average_precision"] = Field(description="Measured on the test rows.")
+    minimum: Share = Field(description="Lowest lower end of the interval that passes (inclusive).")
 
 
 class ChampionGate(Section):
     """Must not be worse than the model that serves now, beyond the noise, on the same rows."""
 
-    metric: Metric
+    metric: Metric = Field(description="Measured for both on the same test rows.")
     tolerance: float = Field(ge=0, description="A loss that is accepted even if it is no noise.")
 
 
 class WorstSliceGate(Section):
     """The worst slice that has enough rows must reach the bound."""
 
-    metric: Literal["roc_auc", "average_precision"]
-    minimum: Share
+    metric: Literal["roc_auc", "average_precision"] = Field(description="Measured in each slice.")
+    minimum: Share = Field(description="Lowest value that passes (inclusive).")
     minimum_rows: int = Field(500, ge=1, description="Smaller slices are shown, not judged.")
 
 
 class CalibrationGate(Section):
     """The expected calibration error must stay below the bound."""
 
-    maximum: Share
+    maximum: Share = Field(description="Largest expected calibration error that passes (inclusive).")
 
 
 class BusinessCostGate(Section):
@@ -262,32 +315,32 @@ class BusinessCostGate(Section):
 class LatencyGate(Section):
     """Time of a single prediction from features to answer, 99th percentile."""
 
-    maximum_milliseconds: float = Field(gt=0)
+    maximum_milliseconds: float = Field(gt=0, description="Longest time that passes (inclusive).")
 
 
 class BundleSizeGate(Section):
     """Size of the model's files."""
 
-    maximum_megabytes: float = Field(gt=0)
+    maximum_megabytes: float = Field(gt=0, description="Largest size that passes, in 10^6 bytes.")
 
 
 class ParityGate(Section):
     """The ONNX and the scikit-learn model must answer the same."""
 
     maximum_difference: float = Field(gt=0, description="Largest difference of a probability.")
-    rows: int = Field(10_000, ge=1)
+    rows: int = Field(10_000, ge=1, description="Newest test rows that are compared (all, if fewer).")
 
 
 class TrainingTimeGate(Section):
     """Wall-clock time of training, tuning included."""
 
-    maximum_minutes: float = Field(gt=0)
+    maximum_minutes: float = Field(gt=0, description="Longest time that passes (inclusive).")
 
 
 class TrainingEnergyGate(Section):
     """Energy that training took, tuning included, as measured or estimated by codecarbon."""
 
-    maximum_watt_hours: float = Field(gt=0)
+    maximum_watt_hours: float = Field(gt=0, description="Most energy that passes (inclusive).")
 
 
 class Gates(Section):
@@ -360,20 +413,24 @@ class Contract(Section):
     name: Name = Field(description="The model's name, the same as its folder's.")
     description: str = Field(min_length=1, description="What the model says, about what, and when.")
     owner: str = Field(min_length=1, description="Who answers for the model.")
-    tables: dict[Name, Table] = Field(min_length=1)
-    prediction: Prediction
-    label: Label
-    features: Features = Features(use=None)
-    split: Split
-    candidates: list[Candidate] = Field(min_length=1)
-    tuning: Tuning = Tuning()
-    selection: Selection = Selection()
-    costs: Costs
+    tables: dict[Name, Table] = Field(min_length=1, description="The tables that the model learns from.")
+    prediction: Prediction = Field(description="What a prediction is made for, and what is known then.")
+    label: Label = Field(description="What the model learns to say.")
+    features: Features = Field(Features(use=None), description="Which features the model uses.")
+    split: Split = Field(description="How rows are divided: always by time, never at random.")
+    candidates: list[Candidate] = Field(min_length=1, description="The kinds of models that are tried.")
+    tuning: Tuning = Field(Tuning(), description="How hyper-parameters are searched.")
+    selection: Selection = Field(Selection(), description="Which candidate wins.")
+    costs: Costs = Field(description="What a mistake costs, in a unit of the user's own.")
     slices: list[str] = Field([], description="Inputs or features by whose values quality is shown.")
-    gates: Gates
-    serving: Serving = Serving()
-    monitoring: Monitoring = Monitoring()
-    triggers: Triggers = Triggers(new_rows=None, every=None)
+    gates: Gates = Field(description="What a model must pass before it may serve.")
+    serving: Serving = Field(Serving(), description="How the model is served.")
+    monitoring: Monitoring = Field(
+        Monitoring(), description="What is watched in live traffic, against the bundle's own baseline."
+    )
+    triggers: Triggers = Field(Triggers(new_rows=None, every=None), description="What starts a retraining.")
     environments: dict[Name, Environment] = Field(
-        {"local": Environment(promotion="automatic")}, description="Where the model is served."
+        {"local": Environment(promotion="automatic")},
+        min_length=1,
+        description="Where the model is served.",
     )
