@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from seatrial.cli import check, data, serve
+from seatrial.cli import check, data, models, pipelines, serve
 from seatrial.cli.app import run
 
-__all__ = ["check", "data", "main", "serve"]
+__all__ = ["check", "data", "main", "models", "pipelines", "serve"]
 
 
 def main() -> None:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from seatrial.bundle import BundleSchema, forbid_unpickling, load_bundle, open_trust_root
 from seatrial.bundle.content import ONNX, SCHEMA, SKOPS
+from seatrial.bundle.store import find_bundle
 from seatrial.contract.load import LoadedContract
 from seatrial.data_tests import as_of_or_now
-from seatrial.errors import SeatrialError
+from seatrial.errors import SeatrialError, UsageError
 from seatrial.evaluation import ChampionAnswers, Evaluation, evaluate
 from seatrial.features import OnlineFeatures, compute_features
 from seatrial.features.definitions import Features
@@ -25,8 +26,9 @@ from seatrial.promotion import read_pointer
 from seatrial.sources import TYPES
 from seatrial.steps.files import open_tables, read_checks, read_dataset, read_json, reported, say, write_json
 from seatrial.steps.training import TRAINING
+from seatrial.tables import Tables
 from seatrial.training import load_skops, predict_probabilities
-from seatrial.training.dataset import Dataset
+from seatrial.training.dataset import Dataset, build_dataset, split_dataset
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 
@@ -225,9 +227,7 @@ def judge_model(
     loaded, place = check_model(model), Workspace.open(workspace)
     verdicts = judge_gates(loaded.contract.gates, _measure(loaded, place, environment, files))
     for verdict in verdicts:
-        value = "not computed" if verdict.value is None else f"{verdict.value:.4g} {verdict.unit}".rstrip()
-        bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
-        say(f"{verdict.outcome.upper():4} {verdict.check}: {value}{bound}")
+        say(f"{verdict.outcome.upper():4} {verdict.check}: {_measured(verdict)}")
     training = read_json(f"{files.model}/{TRAINING}")
     found = {
         "model": loaded.contract.name,
@@ -244,6 +244,13 @@ def judge_model(
     write_json(found_out, found)
     Path(verdicts_out).write_text(verdicts_table(verdicts), encoding="utf-8")
     return passes(verdicts)
+
+
+def _measured(verdict: Verdict) -> str:
+    if verdict.value is None:
+        return verdict.message
+    bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
+    return f"{verdict.value:.4g} {verdict.unit}".rstrip() + bound
 
 
 def verdicts_table(verdicts: list[Verdict]) -> str:
@@ -309,3 +316,48 @@ def _parity(folder: Path, schema: BundleSchema, rows: pl.DataFrame) -> float | N
     fast = predict_probabilities(open_session((folder / ONNX).read_bytes()), matrix)
     exact = load_skops((folder / SKOPS).read_bytes()).predict_proba(matrix)[:, 1]
     return float(np.abs(fast - exact).max()) if len(matrix) else None
+
+
+def evaluate_bundle(
+    model: str, workspace: str | None, environment: str, digest: str, as_of: str
+) -> Evaluation:
+    """Evaluate a bundle on the newest rows whose label is known: those that a training would test on.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace; None: the default one.
+        environment: The environment whose bundle is taken where no digest is given.
+        digest: Digest of the bundle, or its beginning; empty: the one that is served.
+        as_of: Instant up to which labels are known; empty: now.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        UsageError: if nothing serves in the environment.
+        SeatrialError: if the bundle or the tables cannot be used.
+    """
+    forbid_unpickling()
+    loaded, place = check_model(model), Workspace.open(workspace)
+    pointer = read_pointer(place, environment, loaded.contract.name)
+    if not digest and pointer.digest is None:
+        raise UsageError(
+            f"Nothing serves {loaded.contract.name} in {environment}.",
+            remedy=f"Train a model first: seatrial train {loaded.contract.name}",
+        )
+    found = find_bundle(place, digest) if digest else str(pointer.digest)
+    bundle = load_bundle(place, found, open_trust_root(place))
+    valid = Tables(place, loaded.contract.name, "valid")
+    tables = {name: valid.read(name) for name in bundle.contract.contract.tables}
+    dataset = build_dataset(bundle.contract, bundle.features, tables, as_of=as_of_or_now(as_of))
+    test = split_dataset(dataset, bundle.contract.contract.split)[2]
+    return evaluate(
+        test.labels,
+        predict_probabilities(bundle.session(), bundle.schema.features.encode(test.frame)),
+        threshold=bundle.schema.threshold,
+        costs=bundle.contract.contract.costs,
+        training_base_rate=float(bundle.json(TRAINING)["base_rate"]),
+        period=test.period,
+        seed=bundle.contract.contract.tuning.seed,
+        slices=test.slices,
+    )

@@ -17,7 +17,7 @@ from seatrial.evaluation import Evaluation
 from seatrial.model_check import check_model
 from seatrial.promotion import promote, read_pointer
 from seatrial.registry import register, set_alias
-from seatrial.report import ReportFacts, render_report
+from seatrial.report import ReportFacts, render_report, report_key
 from seatrial.steps.files import read_checks, read_json, reported, say
 from seatrial.triggers import finish, trigger_log, unfinished
 from seatrial.verdicts import Outcome
@@ -27,16 +27,11 @@ _LIBRARIES = ("numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "seatria
 _CODE = ("features.py", "prepare.py", "estimators.py")
 
 
-def report_key(model: str, run: str) -> str:
-    """Return where a run's report lies in the workspace."""
-    return f"runs/{model}/{run}/report.html"
-
-
-def read_found(loaded: LoadedContract | None, path: str, *, bundle: str | None = None) -> ReportFacts:
+def read_found(loaded: LoadedContract, path: str, *, bundle: str | None = None) -> ReportFacts:
     """Read what a run found, as its report and its model's card want it.
 
     Args:
-        loaded: The model's contract; None where there is only the workspace.
+        loaded: The model's contract.
         path: What the gates' step gathered.
         bundle: Digest of the run's bundle, once there is one.
     """
@@ -47,10 +42,11 @@ def read_found(loaded: LoadedContract | None, path: str, *, bundle: str | None =
         run=found["run"],
         as_of=as_of_or_now(found["as_of"]),
         environment=found["environment"],
-        description=loaded.contract.description if loaded else "",
-        owner=loaded.contract.owner if loaded else "",
+        description=loaded.contract.description,
+        owner=loaded.contract.owner,
         verdicts=found["verdicts"],
         candidates=training["candidates"],
+        selection=loaded.contract.selection,
         evaluation=found["evaluation"],
         tables=found["versions"],
         checks=read_checks(found["checks"]),

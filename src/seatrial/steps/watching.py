@@ -15,11 +15,10 @@ from seatrial.feedback import join_outcomes
 from seatrial.model_check import check_model
 from seatrial.monitoring import MonitorResult, monitor
 from seatrial.promotion import read_pointer
-from seatrial.report import MonitoredWindow, ReportFacts, render_report
+from seatrial.report import ReportFacts, render_report
 from seatrial.steps.files import read_json, reported, say, write_json
 from seatrial.tables import Tables
 from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
-from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
 
@@ -99,7 +98,6 @@ def _say(result: MonitorResult) -> None:
 def _write_page(
     loaded: LoadedContract, place: Workspace, environment: str, run: str, result: MonitorResult, path: str
 ) -> None:
-    name = f"{result.start:%Y-%m-%d} to {result.end:%Y-%m-%d}"
     facts = ReportFacts(
         model=loaded.contract.name,
         run=run,
@@ -109,7 +107,7 @@ def _write_page(
         owner=loaded.contract.owner,
         verdicts=list(result.verdicts),
         bundle=result.bundle,
-        windows=[MonitoredWindow(name=name, result=result)],
+        windows=[result],
     )
     page = render_report(facts)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +147,7 @@ def decide_retraining(
         write_json(decision_out, pending.content)
         return True
     result = MonitorResult.model_validate(read_json(result_in)) if result_in else None
-    champion, new_rows = _champion(loaded, place, environment)
+    champion, new_rows = champion_of(loaded, place, environment)
     decision = decide(
         name, loaded.contract.triggers, result, champion=champion, new_rows=new_rows, as_of=instant, log=log
     )
@@ -168,8 +166,12 @@ def _say_decision(decision: Decision) -> None:
     say(f"training again as {decision.run}" if decision.fires else "no retraining")
 
 
-def _champion(loaded: LoadedContract, place: Workspace, environment: str) -> tuple[Champion, int]:
-    """The model that serves, and how many labelled rows became known since it was trained."""
+def champion_of(loaded: LoadedContract, place: Workspace, environment: str) -> tuple[Champion, int]:
+    """Return the model that serves, and how many labelled rows became known since it was trained.
+
+    Raises:
+        UsageError: if nothing serves in the environment.
+    """
     contract = loaded.contract
     pointer = read_pointer(place, environment, contract.name)
     if pointer.digest is None or pointer.as_of is None:
@@ -189,8 +191,3 @@ def _champion(loaded: LoadedContract, place: Workspace, environment: str) -> tup
         new = rows.filter(pl.col(since) > trained).select(pl.len()).collect().item()
     learned = int(bundle.json("training.json")["rows"])
     return Champion(pointer.digest, trained, learned), max(int(new), 0)
-
-
-def has_failed(result: MonitorResult) -> bool:
-    """Return whether a verdict of the monitor failed."""
-    return result.outcome is Outcome.FAIL
