@@ -82,8 +82,10 @@ class FeatureSchema(BaseModel):
         Raises:
             FeatureError: if a feature is missing from the frame.
         """
-        if missing := [name for name in self.names if name not in frame.columns]:
-            raise FeatureError(f"The features {', '.join(missing)} are missing.")
+        if frame.columns != self._names:
+            if missing := [name for name in self._names if name not in frame.columns]:
+                raise FeatureError(f"The features {', '.join(missing)} are missing.")
+            frame = frame.select(self._names)
         if frame.height <= FEW_ROWS and self._is_plain(frame):
             return self._encode_few(frame)
         matrix = np.empty((frame.height, len(self.columns)), dtype=np.float32)
@@ -96,8 +98,8 @@ class FeatureSchema(BaseModel):
         return matrix
 
     def _is_plain(self, frame: pl.DataFrame) -> bool:
-        kinds = frame.schema
-        return all(kinds[self.columns[place].name] in (pl.String, pl.Null) for place in self.category_places)
+        kinds = frame.dtypes
+        return all(kinds[place] in (pl.String, pl.Null) for place in self.category_places)
 
     def _encode_few(self, frame: pl.DataFrame) -> NDArray[np.float32]:
         """The same matrix in plain Python: for one request a column of polars costs more than its rows."""
@@ -108,10 +110,14 @@ class FeatureSchema(BaseModel):
                 absent if value is None else float(value) if table is None else table.get(value, UNSEEN)
                 for value, table, absent in zip(row, codes, missing, strict=True)
             ]
-            for row in frame.select(self.names).iter_rows()
+            for row in frame.rows()
         ]
         with np.errstate(over="ignore"):
             return np.array(rows, dtype=np.float32).reshape(len(rows), len(codes))
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return self.names
 
     @cached_property
     def _code_tables(self) -> list[dict[str, float] | None]:

@@ -152,9 +152,15 @@ class OnlineFeatures:
         *,
         use: list[str] | None = None,
     ) -> None:
-        self._features = features
         self._schema = pl.Schema(inputs)
-        self._use = features.all_names if use is None else use
+        made = features.expressions
+        self._expressions = [
+            made[name].alias(name) if name in made else pl.col(name)
+            for name in (features.all_names if use is None else use)
+        ]
+        self._known_at = (
+            None if features.known_at is None else features.known_at.dt.epoch("us").alias(KNOWN_AT)
+        )
         self._indexes = [_index(part, tables) for part in features.parts]
         self._joined: dict[str, Any] = {}
         for part in features.parts:
@@ -193,20 +199,15 @@ class OnlineFeatures:
             instants = self._instants(frame)
             if self._indexes:
                 frame = frame.hstack(self._look_up(rows, frame, instants))
-            features = frame.select(
-                self._features.expressions[name].alias(name)
-                if name in self._features.expressions
-                else pl.col(name)
-                for name in self._use
-            )
+            features = frame.select(self._expressions)
         except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
             raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
         return features, instants
 
     def _instants(self, frame: pl.DataFrame) -> list[int | None]:
-        if self._features.known_at is None:
+        if self._known_at is None:
             return [None] * frame.height
-        return frame.select(self._features.known_at.dt.epoch("us").alias(KNOWN_AT)).to_series().to_list()
+        return frame.select(self._known_at).to_series().to_list()
 
     def _look_up(
         self, rows: Sequence[Sequence[Any]], frame: pl.DataFrame, instants: list[int | None]
