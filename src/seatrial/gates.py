@@ -96,7 +96,7 @@ def _champion(gates: Gates, measured: Measurements) -> Iterator[Verdict]:
         yield Verdict(
             check="champion",
             outcome=Outcome.FAIL if unknown else Outcome.PASS,
-            bound=-gate.tolerance,
+            bound=-gate.tolerance if unknown else None,
             message="The champion could not be evaluated on the same rows."
             if unknown
             else "No model serves yet, so there is none to be worse than.",

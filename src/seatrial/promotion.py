@@ -8,14 +8,18 @@ signed verdicts say, so a bundle that failed a gate cannot be served by asking n
 from __future__ import annotations
 
 import getpass
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from seatrial.bundle import Bundle
-from seatrial.errors import GateError
+from seatrial.errors import GateError, PointerMovedError, UsageError
 from seatrial.record_log import Record, RecordLog
 from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
+
+DATA_TESTS = "data_tests"
+"""Name of the verdict over all data tests: no contract can leave it out."""
 
 
 @dataclass(frozen=True)
@@ -71,24 +75,56 @@ def promote(
         The pointer afterwards. Promoting what is served already changes nothing.
 
     Raises:
-        GateError: if one of the bundle's gates failed, or it has no verdicts.
+        UsageError: if the bundle's contract has no such environment.
+        BundleError: if the bundle's verdicts cannot be read.
+        GateError: if one of the gates of the bundle's contract failed or has no verdict.
         PointerMovedError: if somebody else promoted in the meantime.
     """
-    failed = [verdict.check for verdict in bundle.verdicts if verdict.outcome is Outcome.FAIL]
-    if failed or not bundle.verdicts:
-        raise GateError(
-            f"The bundle {bundle.digest[:12]} may not be promoted to {environment}: "
-            f"{'these gates failed: ' + ', '.join(failed) if failed else 'it has no verdicts'}."
+    _refuse_ungated(bundle, environment)
+    current = read_pointer(workspace, environment, bundle.manifest.model)
+    if current != expected:
+        raise PointerMovedError(
+            f"{environment} has moved from {_shown(expected)} to {_shown(current)} in the meantime.",
+            remedy="Look at what it serves now and try again.",
         )
-    if expected.digest == bundle.digest:
-        return expected
+    if current.digest == bundle.digest:
+        return current
     content = {
         "digest": bundle.digest,
         "previous": expected.digest,
         "reason": reason,
-        "by": getpass.getuser(),
+        "by": _user(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "as_of": as_of.isoformat(timespec="seconds"),
     }
     log = pointer_log(workspace, environment, bundle.manifest.model)
     return _pointer(log.append(content, after=expected.generation))
+
+
+def _refuse_ungated(bundle: Bundle, environment: str) -> None:
+    contract = bundle.contract.contract
+    if environment not in contract.environments:
+        raise UsageError(
+            f"The contract of {contract.name} has no environment {environment!r}. "
+            f"It has: {', '.join(contract.environments)}."
+        )
+    judged = {verdict.check for verdict in bundle.verdicts}
+    demanded = {DATA_TESTS, *(name for name, gate in contract.gates if gate is not None)}
+    wrong = [f"{v.check} failed" for v in bundle.verdicts if v.outcome is Outcome.FAIL]
+    wrong += [f"{name} has no verdict" for name in sorted(demanded - judged)]
+    if wrong:
+        raise GateError(
+            f"The bundle {bundle.digest[:12]} may not be promoted to {environment}: {', '.join(wrong)}."
+        )
+
+
+def _shown(pointer: Pointer) -> str:
+    what = pointer.digest[:12] if pointer.digest else "nothing"
+    return f"{what} (generation {pointer.generation})"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # A container's user may have a number and no name.
+        return f"uid {os.getuid()}"

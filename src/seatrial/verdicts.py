@@ -11,7 +11,7 @@ import math
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Outcome(StrEnum):
@@ -25,11 +25,13 @@ class Outcome(StrEnum):
 class Verdict(BaseModel):
     """What one check found.
 
+    A verdict that has a bound and no value is a failure; there is no other such verdict.
+
     Attributes:
         check: Name of the check, such as ``calibration``.
         outcome: Pass, warn or fail.
-        value: What was measured, in ``unit``; None where it could not be computed.
-        bound: The contract's bound for the value; None where there is none.
+        value: What was measured, in ``unit``, finite; None where it could not be computed.
+        bound: The contract's bound for the value, finite; None where there is none.
         unit: Unit of value and bound, empty for a plain number.
         evidence: Facts that a person can look at, JSON-serializable.
         message: One sentence for a person.
@@ -39,11 +41,17 @@ class Verdict(BaseModel):
 
     check: str
     outcome: Outcome
-    value: float | None = None
-    bound: float | None = None
+    value: float | None = Field(None, strict=True, allow_inf_nan=False)
+    bound: float | None = Field(None, strict=True, allow_inf_nan=False)
     unit: str = ""
     message: str = ""
     evidence: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _nothing_passes_unmeasured(self) -> Verdict:
+        if self.bound is not None and self.value is None and self.outcome is not Outcome.FAIL:
+            raise ValueError(f"{self.check} has a bound and no value, so it must fail")
+        return self
 
 
 def judge(
@@ -61,7 +69,7 @@ def judge(
 
     Args:
         check: Name of the check.
-        value: What was measured. None or NaN fails.
+        value: What was measured. None, NaN and infinity fail.
         bound: The worst value that passes (inclusive).
         better: Whether a higher or a lower value is better.
         message: One sentence for a person.
@@ -72,7 +80,7 @@ def judge(
     Returns:
         The verdict.
     """
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         outcome, value = Outcome.FAIL, None
         message = f"{message} It could not be computed."
     else:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -26,7 +28,6 @@ from seatrial.workspace import Workspace, store_errors
 PAYLOAD_TYPE = "application/vnd.seatrial.manifest+json"
 KEY_VARIABLE = "SEATRIAL_SIGNING_KEY"
 TRUST_VARIABLE = "SEATRIAL_TRUST"
-_OWNER_ONLY = 0o600
 
 
 class _Signature(BaseModel):
@@ -135,19 +136,24 @@ def open_signer(workspace: Workspace) -> Signer:
         )
     path = Path(named) if named else workspace.folder / "keys" / "signing-key.pem"
     if not named and not path.exists():
-        _make_key(path)
+        with store_errors(f"making the signing key {path}"):
+            _make_key(path)
     try:
         if path.stat().st_mode & 0o077:
             raise StoreError(
                 f"The signing key {path} can be read by others.", remedy=f"Run: chmod 600 {path}"
             )
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError) as error:
-        raise StoreError(f"The signing key {path} cannot be read: {error}.") from None
+    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StoreError(
+            f"The signing key {path} cannot be read: {error}.",
+            remedy="It must be an Ed25519 private key in PEM form, without a password.",
+        ) from None
     if not isinstance(key, Ed25519PrivateKey):
         raise StoreError(f"The signing key {path} must be an Ed25519 key.")
     if not named:
-        _publish(key.public_key(), workspace.folder / "keys" / "trusted")
+        with store_errors(f"publishing the key {path}"):
+            _publish(key.public_key(), workspace.folder / "keys" / "trusted")
     return Signer(key)
 
 
@@ -156,21 +162,8 @@ def _make_key(path: Path) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    with store_errors(f"making the signing key {path}"):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _OWNER_ONLY)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            # A link, not a rename: of two processes that make a key at once, the first one's stays.
-            os.link(partial, path)
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _create_whole(path, pem)
 
 
 def _publish(key: Ed25519PublicKey, folder: Path) -> None:
@@ -178,7 +171,22 @@ def _publish(key: Ed25519PublicKey, folder: Path) -> None:
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        path.write_bytes(pem)
+        _create_whole(path, pem)
+
+
+def _create_whole(path: Path, content: bytes) -> None:
+    """Make a file, readable by its owner only, whole or not at all; one that is there stays."""
+    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # A link, not a rename: of two processes that make a key at once, the first one's stays.
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+    finally:
+        Path(partial).unlink()
 
 
 def open_trust_root(workspace: Workspace) -> TrustRoot:
@@ -198,7 +206,7 @@ def open_trust_root(workspace: Workspace) -> TrustRoot:
     for path in sorted(folder.glob("*.pem")):
         try:
             key = serialization.load_pem_public_key(path.read_bytes())
-        except ValueError:
+        except (ValueError, UnsupportedAlgorithm):
             key = None
         if not isinstance(key, Ed25519PublicKey):
             raise StoreError(f"{path} in the trust root is not an Ed25519 public key in PEM form.")

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from seatrial.bundle import content as names
 from seatrial.bundle.content import BundleSchema
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 PREFIX = "bundles/sha256"
 SHORTEST_PREFIX = 6
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Bundle:
@@ -50,6 +53,18 @@ class Bundle:
     files: dict[str, bytes]
     signed_by: str
 
+    def file(self, path: str) -> bytes:
+        """Return the checked bytes of one of the bundle's files.
+
+        Raises:
+            BundleError: if the bundle has no such file.
+        """
+        if path not in self.files:
+            raise BundleError(
+                f"The bundle {self.digest[:12]} has no {path}. It has: {', '.join(self.files)}."
+            )
+        return self.files[path]
+
     def json(self, path: str) -> Any:
         """Return the content of one of the bundle's JSON files.
 
@@ -57,35 +72,61 @@ class Bundle:
             BundleError: if the bundle has no such file or it is no JSON.
         """
         try:
-            return orjson.loads(self.files[path])
-        except (KeyError, orjson.JSONDecodeError) as error:
-            raise BundleError(f"The bundle {self.digest[:12]} has no usable {path}: {error}.") from None
+            return orjson.loads(self.file(path))
+        except orjson.JSONDecodeError as error:
+            raise BundleError(f"{path} of bundle {self.digest[:12]} is no JSON: {error}.") from None
+
+    def _read(self, path: str, kind: TypeAdapter[T]) -> T:
+        try:
+            return kind.validate_json(self.file(path))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise BundleError(
+                f"{path} of bundle {self.digest[:12]} is wrong at {place or 'its beginning'}: {first['msg']}."
+            ) from None
 
     @cached_property
     def contract(self) -> LoadedContract:
-        """The contract that the model was trained by."""
-        text = self.files[names.CONTRACT].decode()
+        """The contract that the model was trained by.
+
+        Raises:
+            ContractError: if it is not one that this version of Seatrial understands.
+        """
+        text = self.file(names.CONTRACT).decode(errors="replace")
         # The folder is only for messages; nothing is read from it.
         return parse_contract(text, Path(self.manifest.model) / names.CONTRACT)
 
     @cached_property
     def schema(self) -> BundleSchema:
-        """What goes into the model and what comes out."""
-        return BundleSchema.model_validate_json(self.files[names.SCHEMA])
+        """What goes into the model and what comes out.
+
+        Raises:
+            BundleError: if the file is not such a schema.
+        """
+        return self._read(names.SCHEMA, TypeAdapter(BundleSchema))
 
     @cached_property
     def features(self) -> Features:
-        """The feature definitions, executed from the checked bytes."""
+        """The feature definitions, executed from the checked bytes.
+
+        Raises:
+            ContractError: if the file cannot be executed or defines none.
+        """
         path = f"{self.digest[:12]}/{names.FEATURES}"
-        features = getattr(run_model_code(self.files[names.FEATURES], path), "FEATURES", None)
+        features = getattr(run_model_code(self.file(names.FEATURES), path), "FEATURES", None)
         if not isinstance(features, Features):
             raise ContractError(path, [Problem("", "must define FEATURES, and does not.")])
         return features
 
     @cached_property
     def verdicts(self) -> list[Verdict]:
-        """What every gate said."""
-        return [Verdict.model_validate(verdict) for verdict in self.json(names.VERDICTS)]
+        """What every gate said.
+
+        Raises:
+            BundleError: if one of them is no verdict, such as a pass without a measured value.
+        """
+        return self._read(names.VERDICTS, TypeAdapter(list[Verdict]))
 
     def session(self, threads: int = 1) -> onnxruntime.InferenceSession:
         """Return an onnxruntime session of the model, made from the checked bytes.
@@ -102,10 +143,9 @@ class Bundle:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        content = self.file(names.ONNX)
         try:
-            return onnxruntime.InferenceSession(
-                self.files[names.ONNX], options, providers=["CPUExecutionProvider"]
-            )
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # noqa: BLE001 -- onnxruntime raises classes of its own by the dozen
             raise BundleError(
                 f"{names.ONNX} of bundle {self.digest[:12]} cannot be loaded: {error}."
