@@ -161,7 +161,7 @@ class Ferry:
         write_csv(self.folder / "crossings.csv", rows)
         loaded = load_contract(self.folder)
         months = sorted({f"{row['departs_at']:%Y-%m}" for row in rows})
-        ingest(loaded, self.workspace, periods=months, until=as_of)
+        ingest(loaded, self.workspace, periods=months, until=as_of, replace=True)
         validate(loaded, self.workspace, as_of=as_of)
 
     def features_of(self, rows: list[dict[str, Any]]) -> pl.DataFrame:
@@ -202,26 +202,33 @@ class Ferry:
             table="crossings",
             key=("crossing_id",),
             inputs=tuple(
-                InputColumn(name=name, type=columns[name].type, required=columns[name].required) for name in INPUTS
+                InputColumn(name=name, type=columns[name].type, required=columns[name].required)
+                for name in INPUTS
             ),
             features=schema,
             label="late",
             label_time="arrived_at",
             threshold=0.4,
         )
-        verdict = Verdict(check="minimum_quality", outcome=Outcome.PASS, value=0.7, bound=0.5)
+        checks = ("data_tests", "minimum_quality", "parity")
+        verdicts = [Verdict(check=check, outcome=Outcome.PASS) for check in checks]
         files = {
             "model.yaml": loaded.text.encode(),
             "features.py": FEATURES.encode(),
             "schema.json": bundle_schema.model_dump_json().encode(),
             "model.onnx": onnx.SerializeToString(),
-            "verdicts.json": orjson.dumps([verdict.model_dump()]),
+            "verdicts.json": orjson.dumps([verdict.model_dump() for verdict in verdicts]),
             "baseline.json": b"{}",
             "metrics.json": orjson.dumps({"seed": seed}),
             **changed,
         }
         digest = write_bundle(
-            self.workspace, files, model="ferry", run=f"run-{seed}", data={}, signer=open_signer(self.workspace)
+            self.workspace,
+            files,
+            model="ferry",
+            run=f"run-{seed}",
+            data={},
+            signer=open_signer(self.workspace),
         )
         self.digests.append(digest)
         return digest
@@ -258,7 +265,9 @@ class Server:
             )
 
     def __enter__(self) -> Server:
-        wait_for(lambda: self._address_file.exists() or self.process.poll() is not None, "the server to start")
+        wait_for(
+            lambda: self._address_file.exists() or self.process.poll() is not None, "the server to start"
+        )
         assert self.process.poll() is None, self.errors
         self.address = self._address_file.read_text()
         return self
