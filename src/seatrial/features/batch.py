@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import numpy as np
 import polars as pl
 
 from seatrial.errors import FeatureError
 from seatrial.features.definitions import Features, History, Latest, Lookup, Part
 
 KNOWN_AT = "_known_at"
-_ROW = "_row"
 _KEY = "_key"
 _AT = "_at"
 SEPARATOR = "\x1f"
@@ -42,20 +42,24 @@ def compute_features(
         FeatureError: if a table or a column is missing or an expression cannot be computed.
     """
     wanted = features.all_names if use is None else use
+    expressions = {name: made for name, made in features.expressions.items() if name in wanted}
+    needed = {*wanted, *(root for made in expressions.values() for root in made.meta.root_names())}
     try:
-        frame = rows.with_row_index(_ROW)
-        if features.known_at is not None:
-            frame = frame.with_columns(features.known_at.dt.cast_time_unit("us").alias(KNOWN_AT))
-            frame = frame.sort(KNOWN_AT, maintain_order=True, nulls_last=True)
-        made = [_make(part, frame, _table(part, tables)) for part in features.parts]
-        return (
-            pl.concat([frame, *made], how="horizontal")
-            .with_columns(**features.expressions)
-            .sort(_ROW)
-            .select(wanted)
-        )
+        frame, order = _in_time(features, rows)
+        parts = [part for part in features.parts if not needed.isdisjoint(part.names)]
+        made = [_make(part, frame, _table(part, tables), order) for part in parts]
+        return pl.concat([frame, *made], how="horizontal").with_columns(**expressions).select(wanted)
     except pl.exceptions.PolarsError as error:
         raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
+
+
+def _in_time(features: Features, rows: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
+    """Return the rows with their instants, and their places in the order of time; None: they are in it."""
+    if features.known_at is None:
+        return rows, None
+    frame = rows.with_columns(features.known_at.dt.cast_time_unit("us").alias(KNOWN_AT))
+    instants = frame[KNOWN_AT]
+    return frame, None if instants.is_sorted(nulls_last=True) else instants.arg_sort(nulls_last=True)
 
 
 def _table(part: Part, tables: dict[str, pl.LazyFrame]) -> pl.DataFrame:
@@ -71,15 +75,22 @@ def key_expression(by: tuple[str, ...]) -> pl.Expr:
     return pl.concat_str([pl.col(column).cast(pl.String) for column in by], separator=SEPARATOR)
 
 
-def _make(part: Part, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+def _make(part: Part, frame: pl.DataFrame, table: pl.DataFrame, order: pl.Series | None) -> pl.DataFrame:
     """Return the features of one part, of shape (n_rows, n_names), in the frame's order."""
-    match part:
-        case Lookup():
-            return _make_lookup(part, frame, table)
-        case Latest():
-            return _make_latest(part, frame, table)
-        case History():
-            return _make_history(part, frame, table)
+    if isinstance(part, Lookup):
+        return _make_lookup(part, frame, table)
+    # Only two columns are brought into the order of time, and only what was made goes back.
+    keyed = frame.select(KNOWN_AT, key_expression(part.by).alias(_KEY))
+    if order is None:
+        return _make_timed(part, keyed, table)
+    back = np.empty(len(order), dtype=np.uint32)
+    back[order.to_numpy()] = np.arange(len(order), dtype=np.uint32)
+    return _make_timed(part, keyed[order], table)[back]
+
+
+def _make_timed(part: Latest | History, keyed: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+    """Return the features of one part for keys in the order of their time."""
+    return _make_latest(part, keyed, table) if isinstance(part, Latest) else _make_history(part, keyed, table)
 
 
 def _make_lookup(part: Lookup, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
@@ -93,7 +104,7 @@ def _make_lookup(part: Lookup, frame: pl.DataFrame, table: pl.DataFrame) -> pl.D
     )
 
 
-def _make_latest(part: Latest, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+def _make_latest(part: Latest, keyed: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     right = (
         table.select(
             key_expression(part.by).alias(_KEY),
@@ -103,8 +114,7 @@ def _make_latest(part: Latest, frame: pl.DataFrame, table: pl.DataFrame) -> pl.D
         .drop_nulls([_KEY, _AT])
         .sort(_AT, maintain_order=True)
     )
-    left = frame.select(KNOWN_AT, key_expression(part.by).alias(_KEY))
-    return _asof(left, right, part.tolerance).select(part.names)
+    return _asof(keyed, right, part.tolerance).select(part.names)
 
 
 def _asof(left: pl.DataFrame, right: pl.DataFrame, tolerance: timedelta | None = None) -> pl.DataFrame:
@@ -141,9 +151,8 @@ def running_totals(part: History, table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _make_history(part: History, frame: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
+def _make_history(part: History, keyed: pl.DataFrame, table: pl.DataFrame) -> pl.DataFrame:
     totals = running_totals(part, table)
-    keyed = frame.select(KNOWN_AT, key_expression(part.by).alias(_KEY))
     at_end = _asof(keyed, totals).select(n_end="_n", sum_end="_sum")
     made = []
     for window, length in zip(part.windows, part.lengths, strict=True):
