@@ -57,8 +57,14 @@ class RecordLog:
             after: Number of the newest record when the writer looked; 0 where there was none.
 
         Raises:
-            PointerMovedError: if somebody else has written that record in the meantime.
+            PointerMovedError: if somebody else has written that record in the meantime, or there is
+                no record ``after``: the writer looked at another log.
         """
+        if after and self.workspace.get(self._key(after)) is None:
+            raise PointerMovedError(
+                f"{self.prefix} has no record {after} to follow.",
+                remedy="Look at what it says and try again.",
+            )
         number = after + 1
         if not self.workspace.create(self._key(number), orjson.dumps(content, option=orjson.OPT_INDENT_2)):
             raise PointerMovedError(

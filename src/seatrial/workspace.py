@@ -24,7 +24,7 @@ from seatrial.errors import StoreError, UsageError
 
 WORKSPACE_VARIABLE = "SEATRIAL_WORKSPACE"
 DEFAULT_ROOT = ".seatrial"
-KEY_PATTERN = re.compile(r"^[A-Za-z0-9_=.-]+(/[A-Za-z0-9_=.-]+)*$")
+KEY_PATTERN = re.compile(r"[A-Za-z0-9_=.-]+(/[A-Za-z0-9_=.-]+)*")
 
 
 @contextmanager
@@ -142,7 +142,7 @@ class Workspace:
 
 
 def _checked(key: str) -> str:
-    if not KEY_PATTERN.match(key) or any(part in (".", "..") for part in key.split("/")):
+    if not KEY_PATTERN.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
         raise StoreError(
             f"An object's key may have letters, digits and _=.-/ and no '..'. Got {key!r} instead."
         )

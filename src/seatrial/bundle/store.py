@@ -142,7 +142,7 @@ class Bundle:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # What is wrong is raised; printed as well it would be told twice.
         content = self.file(names.ONNX)
         try:
             return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
