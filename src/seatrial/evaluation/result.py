@@ -26,8 +26,6 @@ from seatrial.evaluation.curves import (
 )
 from seatrial.evaluation.intervals import REPEATS, Interval, difference_of, intervals_of, replicates
 from seatrial.evaluation.metrics import (
-    HIGHER_IS_BETTER,
-    LOWER_IS_BETTER,
     METRICS,
     Array,
     RankedRows,
@@ -36,12 +34,8 @@ from seatrial.evaluation.metrics import (
 )
 from seatrial.evaluation.slices import SliceMetrics, slice_metrics
 
-COMPARED = tuple(
-    name
-    for name in METRICS
-    if name in HIGHER_IS_BETTER | LOWER_IS_BETTER and name != "expected_calibration_error"
-)
-"""Figures of which one value is better than another and that the bootstrap can compare."""
+COMPARED = ("roc_auc", "average_precision", "brier_score", "log_loss", "cost_per_row")
+"""Figures in which two models are compared."""
 
 
 class _Closed(BaseModel):

@@ -1,0 +1,11 @@
+"""The report: one self-contained HTML page a run, verdicts first.
+
+It loads nothing, runs no script, and says so to the browser (a content security policy), because
+what it shows comes from users' data (threats: A14).
+"""
+
+from seatrial.report.facts import ReportFacts
+from seatrial.report.page import render_report
+from seatrial.report.stored import find_report, report_key
+
+__all__ = ["ReportFacts", "find_report", "render_report", "report_key"]
