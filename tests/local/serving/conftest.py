@@ -7,6 +7,7 @@ copy of the workspace, so that it may promote, tamper and ingest as it likes.
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import random
 import shutil
@@ -14,17 +15,16 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import orjson
 import polars as pl
 import pytest
+
 from seatrial.bundle import BundleSchema, InputColumn, load_bundle, open_signer, open_trust_root, write_bundle
 from seatrial.contract import load_contract
 from seatrial.data_tests import validate
@@ -246,6 +246,8 @@ class Ferry:
 
 @dataclass
 class Response:
+    """What the server answered."""
+
     status: int
     content: Any
     headers: dict[str, str]
@@ -264,7 +266,7 @@ class Server:
                 command, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **environment}
             )
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         wait_for(
             lambda: self._address_file.exists() or self.process.poll() is not None, "the server to start"
         )
@@ -290,12 +292,12 @@ class Server:
         return self.process.wait(30)
 
     def get(self, path: str) -> Response:
-        return self._send(urllib.request.Request(self.address + path))
+        return self._send(path, None, {}, "GET")
 
     def post(self, path: str, body: Any, **headers: str) -> Response:
         data = body if isinstance(body, bytes) else orjson.dumps(body)
         shown = {"content-type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        return self._send(urllib.request.Request(self.address + path, data, shown, method="POST"))
+        return self._send(path, data, shown, "POST")
 
     def infer(self, rows: list[dict[str, Any]], **more: Any) -> Response:
         return self.post("/v2/models/ferry/infer", infer_body(rows, **more))
@@ -303,14 +305,12 @@ class Server:
     def feedback(self, *outcomes: dict[str, Any]) -> Response:
         return self.post("/v2/models/ferry/feedback", {"outcomes": list(outcomes)})
 
-    @staticmethod
-    def _send(request: urllib.request.Request) -> Response:
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return Response(answer.status, orjson.loads(answer.read()), dict(answer.headers))
-        except urllib.error.HTTPError as error:
-            with error:
-                return Response(error.code, orjson.loads(error.read()), dict(error.headers))
+    def _send(self, path: str, body: bytes | None, headers: dict[str, str], method: str) -> Response:
+        connection = http.client.HTTPConnection(self.address.removeprefix("http://"), timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return Response(answer.status, orjson.loads(answer.read()), dict(answer.headers))
 
 
 def outputs(response: Response) -> dict[str, list[Any]]:

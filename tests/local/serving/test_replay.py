@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from tests.local.serving.conftest import Ferry, Server, crossings, wait_for
+
 from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.contract import load_contract
 from seatrial.feedback import count_outcomes, join_outcomes
 from seatrial.replay import ReplayResult, replay
-
-from tests.local.serving.conftest import Ferry, Server, crossings, wait_for
 
 FEBRUARY = datetime(2024, 2, 1, tzinfo=UTC)
 
