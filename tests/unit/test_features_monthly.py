@@ -80,6 +80,21 @@ def test_only_the_month_and_its_look_back_are_read() -> None:
     assert read == [31, 28 + 7, 31 + 7, 30 + 7]
 
 
+def test_rows_in_another_order_at_each_look_are_all_found() -> None:
+    """A scan that gives its rows in another order each time loses none and doubles none."""
+    flown = [(FIRST + timedelta(days=day), "EWR", FIRST + timedelta(days=day), True) for day in range(90)]
+    tables = frames(flown, [])
+    seeds = iter(range(100))
+    rows = tables["flights"].map_batches(
+        lambda frame: frame.sample(fraction=1, shuffle=True, seed=next(seeds)),
+        predicate_pushdown=False,
+        slice_pushdown=False,
+    )
+    months = list(compute_monthly(FEATURES, rows, tables))
+
+    assert sorted(pl.concat([month.rows["id"] for month in months]).to_list()) == list(range(90))
+
+
 def test_features_without_an_instant_have_no_months() -> None:
     """Definitions without known_at are refused with the reason."""
     with pytest.raises(FeatureError, match="only where known_at is given"):

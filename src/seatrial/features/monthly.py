@@ -12,13 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import reduce
 
 import polars as pl
 
 from seatrial.errors import FeatureError
 from seatrial.features.batch import compute_features
 from seatrial.features.definitions import Features, History, Latest, Part
+
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,10 @@ def compute_monthly(
     """
     if features.known_at is None:
         raise FeatureError("Features can be computed by month only where known_at is given.")
-    known_at = features.known_at.dt.cast_time_unit("us")
+    month = features.known_at.dt.cast_time_unit("us").dt.truncate("1mo")
     try:
-        months = rows.select(known_at.dt.truncate("1mo").alias("month")).unique().collect(engine="streaming")
-        for (start,) in months.sort("month", nulls_last=True).iter_rows():
-            in_month = known_at.is_null() if start is None else known_at.dt.truncate("1mo") == start
-            of_month = rows.filter(in_month).collect(engine="streaming")
+        for start, first, last, count in _months(rows, month).iter_rows():
+            of_month = _rows_of_month(rows, month, start, first, last, count)
             read = _read_tables(features, tables, start)
             yield MonthOfFeatures(
                 month=None if start is None else f"{start:%Y-%m}",
@@ -79,6 +80,31 @@ def compute_monthly(
         raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
 
 
+def _months(rows: pl.LazyFrame, month: pl.Expr) -> pl.DataFrame:
+    """Return each month with the places of its first and last row, and how many rows it has."""
+    places = pl.col("place")
+    return (
+        rows.select(month.alias("month"))
+        .with_row_index("place")
+        .group_by("month")
+        .agg(places.min().alias("first"), places.max().alias("last"), pl.len())
+        .sort("month", nulls_last=True)
+        .collect(engine="streaming")
+    )
+
+
+def _rows_of_month(
+    rows: pl.LazyFrame, month: pl.Expr, start: datetime | None, first: int, last: int, count: int
+) -> pl.DataFrame:
+    """Return the rows of one month; where rows are stored in the order of time, nothing else is read."""
+    in_month = month.is_null() if start is None else month == start
+    found = rows.slice(first, last - first + 1).filter(in_month).collect(engine="streaming")
+    if found.height == count:
+        return found
+    # The scan gave its rows in another order than before, so the places were of no use.
+    return rows.filter(in_month).collect(engine="streaming")
+
+
 def _read_tables(
     features: Features, tables: dict[str, pl.LazyFrame], start: datetime | None
 ) -> dict[str, pl.LazyFrame]:
@@ -87,23 +113,35 @@ def _read_tables(
     for name, columns in features.tables.items():
         if name not in tables:
             continue  # whether it is needed at all is said where it is used
-        seen = [_looked_at(part, start) for part in features.parts if part.table == name]
-        chosen = tables[name].filter(pl.any_horizontal(seen)).select(sorted(columns))
+        parts = [part for part in features.parts if part.table == name]
+        chosen = tables[name].select(sorted(columns)).filter(_looked_at(parts, start))
         read[name] = chosen.collect(engine="streaming").lazy()
     return read
 
 
-def _looked_at(part: Part, start: datetime | None) -> pl.Expr:
-    """Return which rows of its table a part may look at for predictions of the month from ``start``."""
-    if not isinstance(part, Latest | History):
+def _looked_at(parts: list[Part], start: datetime | None) -> pl.Expr:
+    """Return which rows of a table its parts may look at in the month from ``start``.
+
+    Plain bounds on a column let the scan skip the files and row groups that are outside of them.
+    """
+    timed = [part for part in parts if isinstance(part, Latest | History)]
+    if len(timed) < len(parts):
         return pl.lit(True)
     if start is None:
         return pl.lit(False)  # without an instant nothing was known
-    time = pl.col(part.time)
-    before_end = time < pl.lit(start).dt.offset_by("1mo")
-    back = _look_back(part)
-    return before_end if back is None else before_end & (time >= start - back)
+    bounds: dict[str, datetime] = {}
+    for part in timed:
+        back = _look_back(part)
+        earliest = start - back if back else _EVER
+        bounds[part.time] = min(earliest, bounds.get(part.time, earliest))
+    end = _next_month(start)
+    seen = [(pl.col(time) >= earliest) & (pl.col(time) < end) for time, earliest in bounds.items()]
+    return reduce(lambda one, other: one | other, seen)
 
 
 def _look_back(part: Latest | History) -> timedelta | None:
     return part.tolerance if isinstance(part, Latest) else max(part.lengths)
+
+
+def _next_month(start: datetime) -> datetime:
+    return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
