@@ -1,11 +1,11 @@
 """Continuous monitoring: what is new, what live traffic shows, and training again when it is due."""
 
-from kfp import dsl
-
 from components.ingest.component import ingest
 from components.monitor.component import monitor
 from components.trigger.component import trigger
 from components.validate.component import validate
+from kfp import dsl
+
 from pipelines.training import training
 
 

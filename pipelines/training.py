@@ -1,7 +1,5 @@
 """Continuous training: from the sources to a signed bundle that serves if its gates pass."""
 
-from kfp import dsl
-
 from components.bundle.component import bundle
 from components.evaluate.component import evaluate
 from components.features.component import features
@@ -12,6 +10,7 @@ from components.report.component import report
 from components.split.component import split
 from components.train.component import train
 from components.validate.component import validate
+from kfp import dsl
 
 
 @dsl.pipeline(name="training", display_name="Train a model")

@@ -23,6 +23,9 @@ from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
 
+_SHOWN = 3
+
+
 @reported
 def ingest_data(model: str, workspace: str, as_of: str, batches_out: str) -> int:
     """Append every period that has ended by ``as_of`` to the raw tables.
@@ -46,8 +49,8 @@ def ingest_data(model: str, workspace: str, as_of: str, batches_out: str) -> int
         mine = [result for result in results if result.table == table]
         written = [result for result in mine if result.status != "unchanged"]
         rows += sum(result.rows for result in written)
-        new = ", ".join(f"{result.batch} {result.status}" for result in written[-3:]) or "nothing new"
-        more = f"{len(written) - 3} more, " if len(written) > 3 else ""
+        new = ", ".join(f"{result.batch} {result.status}" for result in written[-_SHOWN:]) or "nothing new"
+        more = f"{len(written) - _SHOWN} more, " if len(written) > _SHOWN else ""
         say(f"{table}: {sum(r.rows for r in mine):,} rows in {len(mine)} batches ({more}{new})")
     return rows
 

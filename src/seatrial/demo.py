@@ -1,0 +1,485 @@
+"""The demonstration: real flights go round the whole loop on one machine, with no cluster.
+
+January to June are history: a model is trained on them and served. July to December arrive as
+live traffic, month by month, in simulated time: requests two hours before each departure, outcomes
+when the flights landed. When a month is over, the monitoring pipeline takes its data in, judges
+the live window, and trains a challenger if the contract says so, while the next month's requests
+already come; if the challenger passes its gates, the server takes it without dropping a request.
+
+Everything here is what a user would run: the two pipelines, ``seatrial serve``, and HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+import polars as pl
+
+from seatrial.bundle import load_bundle, open_trust_root
+from seatrial.contract.load import LoadedContract
+from seatrial.data_tests import validate
+from seatrial.errors import SeatrialError, UsageError
+from seatrial.features import compute_features
+from seatrial.feedback import read_predictions
+from seatrial.local_runs import LocalRun, StepEvent, run_locally
+from seatrial.model_check import check_model, load_features
+from seatrial.promotion import read_pointer
+from seatrial.replay import PendingOutcome, ReplayResult, replay
+from seatrial.sources import Period, ingest, read_source
+from seatrial.steps.files import read_json
+from seatrial.tables import Tables
+from seatrial.workspace import Workspace
+
+MODEL = "flights"
+ENVIRONMENT = "local"
+HISTORY_UNTIL = "2013-06"
+LIVE_MONTHS = ("2013-07", "2013-08", "2013-09", "2013-10", "2013-11", "2013-12")
+MARKER = ".seatrial-demo"
+START_SECONDS = 60.0
+SHIP_SECONDS = 60.0
+EXACT, HOURLY = "1m", "1h"
+"""Slots of traffic: of a minute, the unit of the data's times, or of an hour, which is faster."""
+ASKED_BEFORE = timedelta(hours=2)
+THROTTLE_SECONDS = 0.4
+"""Pause between two slots of traffic while a pipeline runs, so that it gets the machine."""
+
+
+@dataclass
+class Month:
+    """What happened in a month of live traffic.
+
+    Attributes:
+        name: The month.
+        requests: HTTP requests for predictions.
+        rows: Flights that were asked about.
+        failed: Requests that were not answered as they should be.
+        latency_milliseconds: Median and 99th percentile of a request.
+        outcomes: Outcomes that were sent.
+        bundles: Rows that each bundle answered.
+        verdicts: The monitor's verdicts: outcome and value by check.
+        drifted: Features that have drifted.
+        causes: The rules that asked for a retraining.
+        retrained: Whether a challenger was trained.
+        challenger: Verdict and gain of the challenger, if one was trained.
+    """
+
+    name: str
+    requests: int = 0
+    rows: int = 0
+    failed: int = 0
+    latency_milliseconds: tuple[float, float] = (0.0, 0.0)
+    outcomes: int = 0
+    bundles: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    drifted: list[str] = field(default_factory=list)
+    causes: list[str] = field(default_factory=list)
+    retrained: bool = False
+    challenger: dict[str, Any] | None = None
+
+
+@dataclass
+class Summary:
+    """What the demonstration showed.
+
+    Attributes:
+        workspace: Where everything lies.
+        seconds: Wall-clock time of each stage.
+        training: The first training: candidates, figures on the test rows, cost against doing nothing.
+        months: The live months.
+        parity: Served feature values that equal those that training computes: compared and equal.
+        reports: What to look at, by name.
+    """
+
+    workspace: str
+    seconds: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    months: list[Month] = field(default_factory=list)
+    parity: dict[str, int] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
+
+
+class Narrator(Protocol):
+    """How the demonstration tells what happens; the command line prints it."""
+
+    def stage(self, title: str) -> None:
+        """Say that a stage begins."""
+
+    def resume(self) -> None:
+        """Say that a pipeline has ended, so that live traffic is to be seen again."""
+
+    def event(self, event: StepEvent) -> None:
+        """Say what a pipeline's step did."""
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Say how far live traffic has come."""
+
+    def note(self, line: str) -> None:
+        """Say something else."""
+
+
+def prepare_folder(folder: Path) -> Workspace:
+    """Make the demonstration's folder anew; what an earlier demonstration left there is removed.
+
+    Raises:
+        UsageError: if the folder has files and was not made by a demonstration.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        raise UsageError(
+            f"The folder {folder} has files that no demonstration has made.",
+            remedy="Name an empty folder with --folder.",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARKER).touch()
+    return Workspace.open(folder / "workspace")
+
+
+@contextmanager
+def serving(workspace: Workspace, model: str, folder: Path) -> Iterator[str]:
+    """Run ``seatrial serve`` as a process of its own, and stop it at the end.
+
+    Yields:
+        The server's address.
+
+    Raises:
+        SeatrialError: if it does not get ready; its log says why.
+    """
+    address, log = folder / "server.address", folder / "server.log"
+    command = [sys.executable, "-m", "seatrial", "serve", model, "--env", ENVIRONMENT]
+    command += ["--workspace", workspace.root, "--port", "0", "--address-file", str(address)]
+    command += ["--ship-every", "2", "--exit-with-parent"]
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)  # noqa: S603
+    try:
+        yield _wait_for_address(process, address, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_address(process: subprocess.Popen[bytes], address: Path, log: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if address.is_file() and (text := address.read_text(encoding="utf-8").strip()):
+            return text
+        time.sleep(0.05)
+    last = log.read_text(encoding="utf-8").strip().splitlines()[-1:]
+    raise SeatrialError(f"The server did not get ready: {' '.join(last)}", remedy=f"Its log is in {log}.")
+
+
+class Traffic:
+    """Live traffic of one month after the other, in a thread of its own.
+
+    Args:
+        loaded: The model's contract.
+        rows: The rows of all months, with labels and label times.
+        url: The server's address.
+        narrator: Who tells how far it has come.
+    """
+
+    def __init__(self, loaded: LoadedContract, rows: pl.DataFrame, url: str, narrator: Narrator) -> None:
+        self._loaded = loaded
+        self._rows = rows
+        self._url = url
+        self._narrator = narrator
+        self._known_at = load_features(loaded).known_at
+        self._thread: threading.Thread | None = None
+        self._result: ReplayResult | None = None
+        self._error: BaseException | None = None
+        self._pending: list[PendingOutcome] = []
+        self._stop = threading.Event()
+        self.is_throttled = False
+
+    def start(self, month: str, slot: str) -> None:
+        """Begin a month: its requests slot by slot, each after the outcomes that were known by then."""
+        self._thread = threading.Thread(target=self._run, args=(Period.parse(month), slot), daemon=True)
+        self._thread.start()
+
+    def finish(self) -> ReplayResult:
+        """Wait for the month's end.
+
+        Raises:
+            SeatrialError: if the traffic ended with an error.
+        """
+        self.is_throttled = False
+        assert self._thread is not None
+        while self._thread.is_alive():
+            self._thread.join(0.2)  # A join without a limit would keep Ctrl-C waiting.
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    def stop(self) -> None:
+        """End the traffic after the slot that is under way."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(10)
+
+    def _run(self, month: Period, slot: str) -> None:
+        assert self._known_at is not None
+        departure = pl.col(str(self._loaded.contract.tables[self._loaded.contract.prediction.table].time))
+        rows = self._rows.filter(departure >= month.start, departure < month.end)
+        try:
+            self._result = asyncio.run(
+                replay(
+                    self._loaded.contract,
+                    rows,
+                    self._url,
+                    known_at=self._known_at,
+                    slot=slot,
+                    rows_per_request=1 if slot == EXACT else 100,
+                    end=month.end,
+                    pending=self._pending,
+                    on_progress=lambda _, done, total: self._progress(month.name, done, total),
+                )
+            )
+            self._pending = self._result.pending
+        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits
+            self._error = error
+
+    def _progress(self, month: str, done: int, total: int) -> None:
+        if self._stop.is_set():
+            raise SeatrialError("The traffic was stopped.")
+        self._narrator.progress(month, done, total)
+        if self.is_throttled:
+            time.sleep(THROTTLE_SECONDS)  # Between two slots nothing is under way.
+
+
+class Demo:
+    """One demonstration.
+
+    Args:
+        folder: Where everything goes.
+        months: The live months.
+        narrator: Who tells what happens.
+    """
+
+    def __init__(self, folder: Path, months: tuple[str, ...], narrator: Narrator) -> None:
+        self._folder = folder
+        self._months = months
+        self._narrator = narrator
+        self._workspace = prepare_folder(folder)
+        self._loaded = check_model(MODEL)
+        self.summary = Summary(self._workspace.root)
+
+    def run(self) -> Summary:
+        """Go round the loop.
+
+        Returns:
+            What it showed; also written to ``summary.json`` in the folder.
+
+        Raises:
+            SeatrialError: if a part of the loop failed.
+        """
+        started = time.perf_counter()
+        self._train()
+        rows = read_source(self._loaded, self._loaded.contract.prediction.table)
+        with serving(self._workspace, MODEL, self._folder) as url:
+            self._narrator.note(f"serving at {url}")
+            traffic = Traffic(self._loaded, rows, url, self._narrator)
+            try:
+                self._live(traffic)
+            finally:
+                traffic.stop()
+        self._compare_features()
+        self.summary.seconds["total"] = time.perf_counter() - started
+        content = orjson.dumps(asdict(self.summary), option=orjson.OPT_INDENT_2)
+        (self._folder / "summary.json").write_bytes(content)
+        return self.summary
+
+    @contextmanager
+    def _stage(self, name: str, title: str) -> Iterator[None]:
+        self._narrator.stage(title)
+        started = time.perf_counter()
+        yield
+        self.summary.seconds[name] = time.perf_counter() - started
+
+    def _pipeline(self, name: str, month: str, **arguments: str) -> LocalRun:
+        instant = Period.parse(month).end.isoformat()
+        arguments |= {
+            "model": str(self._loaded.folder.resolve()),
+            "environment": ENVIRONMENT,
+            "as_of": instant,
+        }
+        try:
+            return run_locally(name, arguments, self._workspace, tell=self._narrator.event)
+        finally:
+            self._narrator.resume()
+
+    def _train(self) -> None:
+        with self._stage("training", "January to June are history: train, judge, bundle, register"):
+            run = self._pipeline("training", HISTORY_UNTIL)
+        self.summary.seconds |= {f"training.{step}": seconds for step, seconds in run.seconds.items()}
+        found = read_json(str(run.folder / "gates" / "found"))
+        metrics = found["evaluation"]["metrics"]
+        self.summary.training = {
+            "candidates": [
+                {key: candidate[key] for key in ("name", "metrics", "seconds", "chosen")}
+                for candidate in found["training"]["candidates"]
+            ],
+            "test": {
+                name: metrics[name] for name in ("roc_auc", "average_precision", "brier_score", "cost_ratio")
+            },
+            "rows": {"training": found["training"]["rows"], "test": found["evaluation"]["rows"]},
+            "gates": {verdict["check"]: verdict["outcome"] for verdict in found["verdicts"]},
+        }
+        self.summary.reports["training"] = self._workspace.uri(f"runs/{MODEL}/{run.name}/report.html")
+        if not run.output:
+            raise SeatrialError(
+                "The first model did not pass its gates.",
+                remedy=f"Look at {self.summary.reports['training']}",
+            )
+
+    def _live(self, traffic: Traffic) -> None:
+        self._narrator.stage(f"{self._months[0]} arrives as live traffic: a request for each flight")
+        self._feed_weather(self._months[0])
+        traffic.start(self._months[0], EXACT)
+        for place, name in enumerate(self._months):
+            month = Month(name)
+            with self._stage(f"{name}.live", ""):
+                self._end_of(month, traffic.finish())
+            if place + 1 < len(self._months):
+                # Traffic never stops: the next month begins while this one is looked at.
+                self._feed_weather(self._months[place + 1])
+                traffic.is_throttled = True
+                traffic.start(self._months[place + 1], HOURLY)
+            with self._stage(
+                f"{name}.monitoring", f"{name} is over: take its data in, and look at what was live"
+            ):
+                self._look_back(month)
+            self.summary.months.append(month)
+
+    def _feed_weather(self, month: str) -> None:
+        """Bring a month of weather, as its hourly feed would; a request sees none that is later than it."""
+        end = Period.parse(month).end
+        ingest(self._loaded, self._workspace, periods=[month], tables=["weather"], until=end)
+        validate(self._loaded, self._workspace, as_of=end)
+
+    def _window(self, month: str) -> tuple[datetime, datetime]:
+        """When a month's flights are asked about: from its first departure on, two hours earlier."""
+        period = Period.parse(month)
+        return period.start - ASKED_BEFORE, period.end - ASKED_BEFORE
+
+    def _end_of(self, month: Month, result: ReplayResult) -> None:
+        month.requests, month.failed = result.requests, result.failures
+        month.rows = sum(result.bundles.values())
+        month.latency_milliseconds = (result.p50, result.p99)
+        month.outcomes = result.outcomes
+        answered = self._shipped(month)
+        counts = answered["bundle"].value_counts(sort=True)
+        month.bundles = {str(bundle)[:12]: int(count) for bundle, count in counts.iter_rows()}
+        self._narrator.note(
+            f"{month.rows:,} flights in {month.requests:,} requests, {month.failed} failed, "
+            f"{month.latency_milliseconds[0]:.1f} ms median, {month.latency_milliseconds[1]:.1f} ms p99; "
+            f"{month.outcomes:,} outcomes"
+        )
+
+    def _shipped(self, month: Month) -> pl.DataFrame:
+        """Wait until every answered prediction of a month is in the tables, and return them."""
+        start, end = self._window(month.name)
+        deadline = time.monotonic() + SHIP_SECONDS
+        while True:
+            found = read_predictions(self._workspace, MODEL, start=start, end=end)
+            if found.height >= month.rows:
+                return found
+            if time.monotonic() > deadline:
+                raise SeatrialError(
+                    f"Of {month.rows:,} answered predictions of {month.name} {found.height:,} are in the tables."
+                )
+            time.sleep(0.2)
+
+    def _look_back(self, month: Month) -> None:
+        start, _ = self._window(month.name)
+        before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
+        run = self._pipeline("monitoring", month.name, start=start.isoformat())
+        result = read_json(str(run.folder / "monitor" / "result"))
+        month.verdicts = {
+            v["check"]: {key: v[key] for key in ("outcome", "value", "bound")} for v in result["verdicts"]
+        }
+        month.drifted = [c["name"] for c in (result["drift"] or {"columns": []})["columns"] if c["drifted"]]
+        decision = read_json(str(run.folder / "trigger" / "decision"))
+        month.causes = [rule["name"] for rule in decision["rules"] if rule["fires"]]
+        month.retrained = bool(decision["fires"])
+        folder = self._workspace.uri(f"runs/{MODEL}/{run.name}")
+        self.summary.reports[f"monitoring {month.name}"] = f"{folder}/monitoring.html"
+        if month.name == self._months[0]:
+            self.summary.reports[f"drift {month.name} (evidently)"] = str(run.folder / "monitor" / "drift")
+        if month.retrained:
+            self.summary.reports[f"retraining {month.name}"] = f"{folder}/report.html"
+            month.challenger = self._challenger(run, before.digest)
+
+    def _challenger(self, run: LocalRun, champion: str | None) -> dict[str, Any]:
+        found = read_json(str(run.folder / "gates" / "found"))
+        after = read_pointer(self._workspace, ENVIRONMENT, MODEL)
+        against = found["evaluation"]["champion"]
+        return {
+            "served": after.digest != champion,
+            "digest": str(after.digest)[:12],
+            "failed": [v["check"] for v in found["verdicts"] if v["outcome"] == "fail"],
+            "roc_auc": found["evaluation"]["metrics"]["roc_auc"],
+            "champion_roc_auc": against["metrics"]["roc_auc"] if against else None,
+            "gain": against["differences"]["average_precision"] if against else None,
+        }
+
+    def _compare_features(self) -> None:
+        """Compare what the server computed for the first live month with what training computes of it now."""
+        with self._stage("parity", "Are the features that were served those that training computes?"):
+            start, end = self._window(self._months[0])
+            served = read_predictions(self._workspace, MODEL, start=start, end=end)
+            digest = served["bundle"].mode()[0]
+            served = served.filter(pl.col("bundle") == digest)
+            bundle = load_bundle(self._workspace, digest, open_trust_root(self._workspace))
+            valid = Tables(self._workspace, MODEL, "valid")
+            tables = {name: valid.read(name) for name in self._loaded.contract.tables}
+            key = bundle.schema.key[0]
+            rows = valid.read(bundle.schema.table).collect()
+            asked = served.select(
+                pl.col("key").str.json_decode(pl.List(pl.String)).list.first().alias(key), "features"
+            )
+            both = asked.join(rows, on=key, how="inner")
+            inputs = both.select([column.name for column in bundle.schema.inputs])
+            made = compute_features(bundle.features, inputs, tables, use=bundle.schema.features.names)
+            offline = pl.Series(bundle.schema.features.encode(made).flatten())
+            online = both["features"].explode()
+            equal = (offline.eq_missing(online) | (offline.is_nan() & online.is_nan())).sum()
+            self.summary.parity = {"rows": both.height, "values": offline.len(), "equal": int(equal)}
+            self._narrator.note(f"{equal:,} of {offline.len():,} values of {both.height:,} rows are the same")
+
+
+def peak_memory() -> int:
+    """Return the largest memory that a process of this demonstration has had, in bytes."""
+    import resource
+
+    return 1024 * max(
+        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+
+
+def stop_children() -> None:
+    """Stop whatever steps still run, after Ctrl-C."""
+    import psutil
+
+    children = psutil.Process(os.getpid()).children(recursive=True)
+    for child in children:
+        child.terminate()
+    for child in psutil.wait_procs(children, timeout=10)[1]:
+        child.kill()
