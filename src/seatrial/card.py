@@ -64,6 +64,11 @@ def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _digest(text: str) -> str:
+    """Return how a digest begins, as code; there nothing can be escaped, so it is hexadecimal or nothing."""
+    return f"`{re.sub('[^0-9a-f]', '', text)[:16]}`"
+
+
 def _head(facts: ReportFacts) -> str:
     chosen = next((one["name"] for one in facts.candidates if one.get("chosen")), "")
     kind = f" ({escape(chosen)})" if chosen else ""
@@ -97,7 +102,7 @@ def _data(facts: ReportFacts) -> str:
             str(one["version"]),
             f"{one['rows']:,}",
             f"{quarantined[name]:,}",
-            f"`{one['digest'][:16]}`",
+            _digest(one["digest"]),
         ]
         for name, one in facts.tables.items()
     ]
@@ -117,7 +122,7 @@ def _quality(found: Evaluation) -> str:
         rows.append(line)
     header = ["Figure", "This model", "95% interval", "Constant answer"]
     header += ["Champion", "95% interval of the gain"] if found.champion else []
-    champion = f" The champion is bundle `{found.champion.digest[:12]}`." if found.champion else ""
+    champion = f" The champion is bundle {_digest(found.champion.digest)}." if found.champion else ""
     return (
         f"## Quality\n\nOn {found.rows:,} test rows from {day(found.start)} to {day(found.end)}, later than all "
         f"that it has learned from. The constant answer is the share of positives in training, "

@@ -98,7 +98,7 @@ def test_a_weighted_draw_is_the_drawn_rows(given_rows: tuple[np.ndarray, np.ndar
 @given(rows(), st.integers(0, 10))
 @settings(max_examples=50, deadline=None)
 def test_the_interval_contains_the_value(given_rows: tuple[np.ndarray, np.ndarray], seed: int) -> None:
-    """low <= value <= high, however few the rows."""
+    """The value lies within its interval, however few the rows."""
     labels, probabilities = given_rows
     found = bootstrap_intervals(labels, probabilities, threshold=0.4, costs=COSTS, seed=seed, repeats=20)
     values = classification_metrics(labels, probabilities, threshold=0.4, costs=COSTS)
@@ -260,8 +260,8 @@ def test_calibrated_answers_have_little_calibration_error() -> None:
     assert expected_calibration_error(labels, probabilities + 0.1) == pytest.approx(0.1, abs=0.01)
     bins = calibration_curve(labels, probabilities)
     assert len(bins) == 15
-    assert {bin.rows for bin in bins} == {2_000}
-    assert sum(bin.low <= bin.predicted <= bin.high for bin in bins) >= 12
+    assert {point.rows for point in bins} == {2_000}
+    assert sum(point.low <= point.predicted <= point.high for point in bins) >= 12
 
 
 def test_costs_count_both_mistakes() -> None:

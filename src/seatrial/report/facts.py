@@ -82,4 +82,4 @@ class ReportFacts(BaseModel):
         if count[Outcome.FAIL]:
             return f"{count[Outcome.FAIL]} of {total} checks failed"
         warned = f", {count[Outcome.WARN]} with a warning" if count[Outcome.WARN] else ""
-        return f"All {total} checks passed{warned}"
+        return f"{f'All {total} checks' if total > 1 else 'The only check'} passed{warned}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,9 @@ from seatrial.verdicts import Outcome, Verdict
 MAXIMUM_ROWS = 60
 """Rows of a table of evidence or batches; what is left out is counted."""
 
+MAXIMUM_FIELDS = 12
+"""Columns of a table of evidence."""
+
 MAXIMUM_COLUMNS = 150
 """Columns of a table's profile; what is left out is counted."""
 
@@ -31,6 +35,9 @@ MAXIMUM_TEXT = 400
 SHOWN_REASONS = 6
 NAMES_SHARE = 0.9
 """A text column with a larger share of distinct values names its rows: it has no distribution."""
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+"""Characters that HTML does not allow; data can hold them."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def render_report(facts: ReportFacts) -> str:
         facts: What the run found; sections without facts are left out.
     """
     page = _environment().get_template("page.html")
-    return page.render(
+    text = page.render(
         facts=facts,
         version=seatrial.__version__,
         evidence=evidence_tables,
@@ -95,6 +102,7 @@ def render_report(facts: ReportFacts) -> str:
         slices=_slices(facts.evaluation) if facts.evaluation else [],
         drift_picture=_drift,
     )
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 @cache
@@ -213,27 +221,32 @@ def _is_plain(value: Any) -> bool:
 
 
 def _evidence_table(name: str, value: dict[str, Any] | list[Any]) -> EvidenceTable:
-    items = list(value.items()) if isinstance(value, dict) else [(None, one) for one in value]
+    """Return a dict or a list as a table: a row an item, a column a field where the items have fields."""
+    items = list(value.values()) if isinstance(value, dict) else value
     shown, omitted = items[:MAXIMUM_ROWS], max(0, len(items) - MAXIMUM_ROWS)
-    columns = list(dict.fromkeys(key for _, one in shown if isinstance(one, dict) for key in one))
-    if not columns:
-        rows = [[*([_words(key)] if key is not None else []), _cell(one)] for key, one in shown]
-        return EvidenceTable(name, [], rows, omitted)
-    named = any(key is not None for key, _ in shown)
-    rows = [
-        [
-            *([_words(key)] if named else []),
-            *(_cell(one.get(c)) if isinstance(one, dict) else "" for c in columns),
-        ]
-        for key, one in shown
-    ]
-    header = [*([""] if named else []), *(_words(column) for column in columns)]
+    fields = list(dict.fromkeys(field for one in shown if isinstance(one, dict) for field in one))
+    fields = fields[:MAXIMUM_FIELDS]
+    header = [_words(field) for field in fields]
+    rows = [_cells(one, fields) for one in shown]
+    if isinstance(value, dict):
+        header = ["", *header] if header else []
+        rows = [[_named(key), *row] for key, row in zip(value, rows, strict=False)]
     return EvidenceTable(name, header, rows, omitted)
 
 
+def _cells(one: Any, fields: list[str]) -> list[str]:
+    if not isinstance(one, dict):
+        return [_cell(one)]
+    return [_cell(one.get(field)) for field in fields]
+
+
+def _named(key: Any) -> str:
+    """Return the name of an item: a figure's in words, any other, such as a feature's, as it is."""
+    return formatting.METRIC_NAMES.get(str(key), formatting.short(key, 80))
+
+
 def _words(key: Any) -> str:
-    text = str(key)
-    return formatting.METRIC_NAMES.get(text, formatting.short(text.replace("_", " "), 80))
+    return formatting.METRIC_NAMES.get(str(key), formatting.short(str(key).replace("_", " "), 80))
 
 
 def _cell(value: Any) -> str:

@@ -7,12 +7,13 @@ import obstore
 from seatrial.errors import UsageError
 from seatrial.workspace import Workspace, store_errors
 
-_FILE = "report.html"
+REPORT = "report.html"
+MONITORING = "monitoring.html"
 
 
 def report_key(model: str, run: str) -> str:
     """Return where a run's report lies in the workspace."""
-    return f"runs/{model}/{run}/{_FILE}"
+    return f"runs/{model}/{run}/{REPORT}"
 
 
 def find_report(workspace: Workspace, model: str, run: str | None = None) -> str:
@@ -21,28 +22,44 @@ def find_report(workspace: Workspace, model: str, run: str | None = None) -> str
     Args:
         workspace: Where the runs lie.
         model: The model's name.
-        run: The run's id, or the beginning of one; without it the newest report.
+        run: The run's id, or the beginning of one, of a training or a monitoring run; without it
+            the newest report of a training run.
 
     Raises:
         UsageError: if there is no such report, or several runs begin so.
         StoreError: if the workspace cannot be read.
     """
+    keys = _stored(workspace, model)
+    if run is None:
+        found = [key for key in keys if key.endswith(f"/{REPORT}")][-1:]
+    else:
+        exact = [key for key in keys if _run(key) == run]
+        found = exact or [key for key in keys if _run(key).startswith(run)]
+    if not found:
+        raise UsageError(
+            f"There is no report of {f'run {run!r} of ' if run else ''}{model!r} in {workspace.root}. "
+            f"There are: {_named(keys)}.",
+            remedy=f"Train the model first: seatrial train {model}",
+        )
+    if len({_run(key) for key in found}) > 1:
+        raise UsageError(f"Several runs of {model!r} begin with {run!r}: {_named(found)}.")
+    return found[-1]
+
+
+def _stored(workspace: Workspace, model: str) -> list[str]:
+    """Return the keys of all reports of a model, the newest last."""
     prefix = f"runs/{model}"
     with store_errors(f"listing {prefix}"):
         found = [meta for page in obstore.list(workspace.store, prefix=prefix) for meta in page]
-    reports = sorted((m for m in found if m["path"].endswith(f"/{_FILE}")), key=lambda m: m["last_modified"])
-    keys = [str(meta["path"]) for meta in reports]
-    if run is None and keys:
-        return keys[-1]
-    same = [key for key in keys if key == report_key(model, run or "")]
-    begun = same or [key for key in keys if run and key.startswith(f"{prefix}/{run}")]
-    if len(begun) == 1:
-        return begun[0]
-    runs = [key.split("/")[-2] for key in begun or keys]
-    if begun:
-        raise UsageError(f"Several runs of {model!r} begin with {run!r}: {', '.join(runs)}.")
-    raise UsageError(
-        f"There is no report of {f'run {run!r} of ' if run else ''}{model!r} in {workspace.root}. "
-        f"There are: {', '.join(runs[-10:]) or 'none'}.",
-        remedy=f"Train the model first: seatrial train {model}",
-    )
+    pages = [meta for meta in found if meta["path"].endswith((f"/{REPORT}", f"/{MONITORING}"))]
+    return [
+        str(meta["path"]) for meta in sorted(pages, key=lambda meta: (meta["last_modified"], meta["path"]))
+    ]
+
+
+def _run(key: str) -> str:
+    return key.split("/")[-2]
+
+
+def _named(keys: list[str]) -> str:
+    return ", ".join(dict.fromkeys(_run(key) for key in keys[-10:])) or "none"
