@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from seatrial.errors import StoreError, TableError
 from seatrial.workspace import Workspace, store_errors
 
 BATCH_COLUMN = "_batch"
+ATTEMPTS = 10
 COMPACT_EVERY = 100
 """Commits of a stream after which a table's small files are put together."""
 
@@ -72,17 +73,29 @@ def _table_errors(name: str) -> Iterator[None]:
         try:
             yield
         except CommitFailedError as error:
-            raise TableError(
-                f"The table {name} was changed by someone else at the same moment: {error}.",
+            raise _ChangedError(
+                f"The table {name} was changed by someone else at the same moment: {_first_line(error)}.",
                 remedy="Nothing was written. Run the command again.",
             ) from error
-        except DeltaError as error:
+        except _UNREADABLE as error:
             if "No space left" in str(error):
                 raise StoreError(
                     f"The disk is full while writing the table {name}.",
                     remedy="Free some space and run the command again; the table is as it was.",
                 ) from error
-            raise TableError(f"The table {name} cannot be used: {error}.") from error
+            raise TableError(f"The table {name} cannot be used: {_first_line(error)}.") from error
+
+
+class _ChangedError(TableError):
+    """Somebody else committed to the table between the look at it and the commit."""
+
+
+# A file that was cut off makes polars panic, which is no Exception in Python.
+_UNREADABLE = (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, FileNotFoundError)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def digest_of(frame: pl.DataFrame) -> str:
@@ -120,9 +133,16 @@ class Tables:
         """
         with _table_errors(name):
             try:
-                return DeltaTable(self.uri(name), version=version)
+                newest = DeltaTable(self.uri(name))
             except TableNotFoundError:
                 return None
+            if version is None or version == newest.version():
+                return newest
+            if not 0 <= version < newest.version():
+                raise TableError(
+                    f"The table {name!r} has no version {version}: its newest is {newest.version()}."
+                )
+            return DeltaTable(self.uri(name), version=version)
 
     def read(self, name: str, version: int | None = None, *, batch: str | None = None) -> pl.LazyFrame:
         """Return a table's rows lazily, without the batch column.
@@ -151,13 +171,9 @@ class Tables:
         table = self.open(name)
         if table is None:
             return {}
-        counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
+        with _table_errors(name):
+            counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
         return {str(batch): int(rows) for batch, rows in counts.iter_rows()}
-
-    def holds(self, name: str, batch: str, digest: str) -> bool:
-        """Return whether the table holds this very batch, without reading its rows."""
-        table = self.open(name)
-        return table is not None and table.transaction_version(f"batch:{batch}") == _as_number(digest)
 
     def write(
         self,
@@ -171,6 +187,9 @@ class Tables:
     ) -> BatchResult:
         """Write a batch in one commit; the same batch again adds nothing.
 
+        A commit that somebody else's came before is made again, from another look at the table, so
+        two writers of the same batch both find it there, once.
+
         Args:
             name: Name of the table.
             frame: The batch's rows.
@@ -180,8 +199,18 @@ class Tables:
             replace: Whether a batch of other content may take this one's place.
 
         Raises:
-            TableError: if the batch is there with other content and ``replace`` is False.
+            TableError: if the batch is there with other content and ``replace`` is False, a column's
+                type is not the table's, or others keep changing the table.
+            StoreError: if the store failed; nothing was written.
         """
+        for _ in range(ATTEMPTS - 1):
+            with suppress(_ChangedError):
+                return self._write_once(name, frame, batch, digest, facts, replace=replace)
+        return self._write_once(name, frame, batch, digest, facts, replace=replace)
+
+    def _write_once(
+        self, name: str, frame: pl.DataFrame, batch: str, digest: str, facts: dict[str, str], *, replace: bool
+    ) -> BatchResult:
         table = self.open(name)
         known = table.transaction_version(f"batch:{batch}") if table else None
         if table is not None and known == _as_number(digest):
@@ -193,6 +222,8 @@ class Tables:
                 remedy="If the source was corrected, write it anew with --replace; "
                 "earlier versions stay readable.",
             )
+        if table is not None:
+            _refuse_other_types(name, frame, table)
         self._commit(name, table, frame, batch, digest, facts, overwrite=known is not None)
         after = self.open(name)
         status: Literal["added", "replaced"] = "added" if known is None else "replaced"
@@ -225,6 +256,7 @@ class Tables:
                     rows,
                     mode="overwrite",
                     predicate=f"{BATCH_COLUMN} = '{batch}'",
+                    schema_mode="merge",
                     commit_properties=properties,
                 )
             else:
@@ -289,9 +321,11 @@ class Tables:
         Raises:
             TableError: if there is no such table or version.
         """
-        frame = self.read(name, version).collect()
-        table = self.open(name, version)
-        return TableVersion(name, table.version() if table else 0, frame.height, digest_of(frame))
+        if version is None and (newest := self.open(name)) is not None:
+            version = newest.version()
+        with _table_errors(name):
+            frame = self.read(name, version).collect()
+        return TableVersion(name, version or 0, frame.height, digest_of(frame))
 
     def history(self, name: str) -> list[dict[str, Any]]:
         """Return the table's commits, newest first: version, time, operation and its facts."""
@@ -308,6 +342,21 @@ class Tables:
             }
             for commit in table.history()
         ]
+
+
+def _refuse_other_types(name: str, frame: pl.DataFrame, table: DeltaTable) -> None:
+    """Delta Lake would cast a batch to the table's types, and 5.5 to 5 without a word."""
+    there = pl.scan_delta(table).collect_schema()
+    for column, kind in frame.schema.items():
+        if column in there and _kind(kind) != _kind(there[column]):
+            raise TableError(
+                f"The column {column!r} is {there[column]} in the table {name!r}, and {kind} in the batch.",
+                remedy=f"Give the column another name, or remove {table.table_uri} and make it anew.",
+            )
+
+
+def _kind(kind: pl.DataType) -> object:
+    return "integer" if kind.is_integer() else "float" if kind.is_float() else kind.base_type()
 
 
 def versions_to_json(versions: list[TableVersion]) -> dict[str, dict[str, Any]]:

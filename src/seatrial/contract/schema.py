@@ -80,6 +80,7 @@ Span = Annotated[
 ]
 """A length of time, or a share (between 0 and 1) of the rows in their order."""
 
+ColumnType = Literal["string", "integer", "number", "boolean", "time"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metric = Literal["roc_auc", "average_precision", "brier_score", "cost_per_row"]
 
@@ -120,7 +121,7 @@ Source = Annotated[FileSource | PackageSource, Field(discriminator="kind")]
 class Column(Section):
     """What values a column may have. A row that breaks a rule goes to quarantine."""
 
-    type: Literal["string", "integer", "number", "boolean", "time"] = Field(
+    type: ColumnType = Field(
         description="Type of the values; `time` is an instant in UTC."
     )
     required: bool = Field(False, description="Whether a missing value is a broken rule.")
