@@ -104,7 +104,8 @@ def digest_of(frame: pl.DataFrame) -> str:
     flat = frame.with_columns(pl.col(lists).list.join("\x1f")) if lists else frame
     columns = sorted(flat.columns)
     ordered = flat.select(columns).sort(columns, nulls_last=True)
-    return hashlib.sha256(ordered.write_csv(null_value="\x00").encode()).hexdigest()
+    # Texts are quoted and what is missing is not, so no text can pass for a missing value.
+    return hashlib.sha256(ordered.write_csv(quote_style="non_numeric").encode()).hexdigest()
 
 
 class Tables:
