@@ -221,7 +221,10 @@ def _limits(facts: ReportFacts) -> str:
         if small:
             named = ", ".join(escape(name) for name in small[:20]) + (" and more" if len(small) > 20 else "")  # noqa: PLR2004
             lines.append(f"Too few test rows to judge it by: {named}.")
-    lines.append("Its intervals tell the noise of the test rows, not that of training again.")
+    lines.append(
+        "Its intervals tell the noise of the test rows as if these were independent of each other: rows that share a "
+        "cause, such as a day's weather, make them too narrow, and training again is a noise of its own."
+    )
     lines += [
         f"{escape(check_name(v.check))}: {escape(v.message)}"
         for v in facts.verdicts

@@ -54,7 +54,7 @@ def simulated(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(rows())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60)
 def test_values_agree_with_scikit_learn(given_rows: tuple[np.ndarray, np.ndarray]) -> None:
     """Each figure that scikit-learn has too is the same to nine digits, ties included."""
     labels, probabilities = given_rows
@@ -73,7 +73,7 @@ def test_values_agree_with_scikit_learn(given_rows: tuple[np.ndarray, np.ndarray
 
 
 @given(rows(), st.integers(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_weighted_draw_is_the_drawn_rows(given_rows: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     """A replicate from counts is what scikit-learn says of the rows drawn one by one."""
     from seatrial.evaluation.intervals import _draws, replicates
@@ -96,7 +96,7 @@ def test_a_weighted_draw_is_the_drawn_rows(given_rows: tuple[np.ndarray, np.ndar
 
 
 @given(rows(), st.integers(0, 10))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_interval_contains_the_value(given_rows: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     """The value lies within its interval, however few the rows."""
     labels, probabilities = given_rows
@@ -113,7 +113,7 @@ def test_the_interval_contains_the_value(given_rows: tuple[np.ndarray, np.ndarra
 
 
 @given(rows())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_areas_do_not_change_under_a_rising_map(given_rows: tuple[np.ndarray, np.ndarray]) -> None:
     """ROC AUC and average precision depend on the order of the answers only."""
     labels, probabilities = given_rows
@@ -126,7 +126,7 @@ def test_the_areas_do_not_change_under_a_rising_map(given_rows: tuple[np.ndarray
 
 
 @given(rows(), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_the_order_of_the_rows_is_of_no_account(
     given_rows: tuple[np.ndarray, np.ndarray], random: object
 ) -> None:
@@ -140,7 +140,7 @@ def test_the_order_of_the_rows_is_of_no_account(
 
 
 @given(rows(), st.floats(0.1, 20), st.floats(0.1, 20))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_threshold_is_cheaper_than_the_best(
     given_rows: tuple[np.ndarray, np.ndarray], missed: float, false_alarm: float
 ) -> None:
@@ -157,8 +157,18 @@ def test_no_threshold_is_cheaper_than_the_best(
     assert best <= min(map(cost, others)) + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("labels", "threshold"),
+    [([1, 1, 0, 0], 0.6), ([0, 1, 0, 1], 0.6), ([0, 0, 0, 0], 0.95), ([1, 1, 1, 1], 0.15)],
+)
+def test_the_threshold_keeps_its_distance(labels: list[int], threshold: float) -> None:
+    """Of equally cheap steps the middle one is taken, and the threshold lies half-way between two answers."""
+    found = best_threshold(labels, [0.9, 0.7, 0.5, 0.3], Costs(missed=1, false_alarm=1))
+    assert found == pytest.approx(threshold)
+
+
 @given(rows(), st.sampled_from(["roc_auc", "average_precision", "brier_score", "cost_per_row"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_model_does_not_differ_from_itself(given_rows: tuple[np.ndarray, np.ndarray], metric: str) -> None:
     """The paired difference of a model with itself is exactly zero, with no width."""
     labels, probabilities = given_rows
