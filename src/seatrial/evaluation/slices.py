@@ -33,7 +33,6 @@ class _Group:
 
     value: str
     places: NDArray[np.intp]
-    is_pooled: bool = False
 
 
 class SliceMetrics(BaseModel):
@@ -82,7 +81,7 @@ def slice_metrics(
 
     Returns:
         The slices in their order, within each its values in their order; of many small values
-        those beyond the 40 most frequent are measured together, as "(12 rarer values)".
+        those beyond the 40 most frequent are measured (and judged) together, as "(12 rarer values)".
     """
     truth = np.asarray(labels, dtype=np.float64)
     answers = np.asarray(probabilities, dtype=np.float64)
@@ -96,7 +95,7 @@ def slice_metrics(
                     slice=name,
                     value=group.value,
                     rows=len(rows),
-                    judged=len(rows) >= minimum_rows and not group.is_pooled,
+                    judged=len(rows) >= minimum_rows,
                     metrics={metric: found[metric] for metric in SLICE_METRICS},
                 )
             )
@@ -121,7 +120,7 @@ def _groups(values: pl.Series, minimum_rows: int) -> list[_Group]:
     rest = found.join(kept, on="key", how="anti", nulls_equal=True)
     if rest.height:
         places = rest["place"].explode().to_numpy().astype(np.intp)
-        groups.append(_Group(f"({rest.height} rarer values)", places, is_pooled=True))
+        groups.append(_Group(f"({rest.height} rarer values)", places))
     return groups
 
 
