@@ -184,6 +184,10 @@ class Table(Section):
     freshness: Duration | None = Field(
         None, description="How old a batch's newest row may be when a run starts."
     )
+    ahead: Duration = Field(
+        timedelta(0),
+        description="How far after a run a row's time may lie, such as a forecast's; later rows go to quarantine.",
+    )
 
 
 class Label(Section):

@@ -41,7 +41,7 @@ def row_problems(
         _repeated_problems(numbered, table, earlier),
     ]
     if table.time:
-        future = numbered.filter(pl.col(table.time) > as_of)
+        future = numbered.filter(pl.col(table.time) > as_of + table.ahead)
         found.append(_reasons(future, f"{table.time}: is in the future"))
     return pl.concat(found).group_by(ROW).agg(pl.col(REASONS).unique().sort()).sort(ROW)
 

@@ -62,6 +62,8 @@ def train_model(model: str, training_in: str, validation_in: str, model_out: str
         TrainingError: if no candidate can be fitted or exported.
     """
     forbid_unpickling()
+    # Threads that wait must not spin: on a machine with other work to do that slows training tenfold.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     loaded = check_model(model)
     training, validation = read_dataset(training_in), read_dataset(validation_in)
     with _measured(os.environ.get("SEATRIAL_COUNTRY", "USA")) as cost:
