@@ -62,7 +62,9 @@ def read_csv_text(content: bytes | Path, *, separator: str, null_values: list[st
     """
     _refuse_binary(content)
     try:
-        frame = pl.read_csv(content, separator=separator, null_values=null_values, infer_schema=False)
+        frame = pl.read_csv(
+            content, separator=separator, null_values=null_values, infer_schema=False, glob=False
+        )
     except pl.exceptions.NoDataError:
         raise SourceError("The source is empty.", remedy="Check that it was written completely.") from None
     except pl.exceptions.PolarsError as error:
@@ -108,9 +110,11 @@ def read_raw(source: FileSource | PackageSource, folder: Path) -> pl.DataFrame:
         except SourceError as error:
             raise SourceError(f"{path.name}: {error.message}", remedy=error.remedy) from None
     try:
-        return pl.concat(frames, how="diagonal")
+        return pl.concat(frames, how="diagonal_relaxed")
     except pl.exceptions.PolarsError as error:
-        raise SourceError(f"The files of {source.path!r} do not fit together: {error}.") from error
+        raise SourceError(
+            f"The files of {source.path!r} do not fit together: {_first_line(error)}."
+        ) from error
 
 
 def _files(path: str, folder: Path) -> list[Path]:
@@ -130,7 +134,7 @@ def _files(path: str, folder: Path) -> list[Path]:
 def _read_file(path: Path, source: FileSource) -> pl.DataFrame:
     try:
         if path.suffix == ".parquet":
-            return pl.read_parquet(path)
+            return pl.read_parquet(path, glob=False)
         content = _only_member(path) if path.suffix == ".zip" else path
         return read_csv_text(content, separator=source.separator, null_values=source.null_values)
     except (OSError, zipfile.BadZipFile, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
