@@ -20,7 +20,7 @@ from seatrial.server.learning import Learned
 from seatrial.server.model import Change, ServedModel, load_model, table_versions
 from seatrial.workspace import Workspace
 
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
 _log = logging.getLogger("seatrial.server")
 
 
