@@ -50,12 +50,17 @@ def _profile_column(values: pl.Series) -> dict[str, Any]:
 
 
 def _histogram(values: pl.Series) -> dict[str, list[float]]:
-    """Count values in 24 bins of equal width, without the outermost half per cent at each end.
+    """Count values in bins of equal width, without the outermost half per cent at each end.
 
     Returns:
-        ``edges`` (25, the last bin's upper one included) and ``counts`` (24).
+        ``edges`` (one more than bins) and ``counts``: 24 bins, or one where the values are too
+        close to each other, or too far apart, for more.
     """
     numbers = values.cast(pl.Float64)
-    low, high = numbers.quantile(0.005, "nearest"), numbers.quantile(0.995, "nearest")
-    counts, edges = np.histogram(numbers.clip(low, high).to_numpy(), bins=BINS)
+    clipped = numbers.clip(numbers.quantile(0.005, "nearest"), numbers.quantile(0.995, "nearest")).to_numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        edges = np.linspace(clipped.min(), clipped.max(), BINS + 1)
+    if not np.all(edges[:-1] < edges[1:]):
+        edges = np.array([clipped.min(), clipped.max()])
+    counts, _ = np.histogram(clipped, edges)
     return {"edges": edges.tolist(), "counts": counts.tolist()}
