@@ -75,7 +75,7 @@ def _head(facts: ReportFacts) -> str:
     return (
         f"# {escape(facts.model)}{kind}\n\n{escape(facts.description)}\n\n"
         f"Owner: {escape(facts.owner)}. Run {escape(facts.run)}, as of {instant(facts.as_of)}. "
-        f"{facts.summary}."
+        f"{escape(facts.summary)}."
     )
 
 

@@ -183,6 +183,8 @@ def test_the_summary_counts_outcomes() -> None:
     passed = verdicts()[:1]
     assert facts(verdicts=passed).summary == "The only check passed"
     assert facts(verdicts=verdicts()[:2]).summary == "All 2 checks passed, 1 with a warning"
+    assert facts().summary == "2 of 4 checks failed: Minimum quality, Parity"
+    assert facts(verdicts=verdicts()[2:] * 4).summary.endswith("and 4 more")
     assert facts().outcome is Outcome.FAIL
     assert [v.outcome for v in facts().ordered_verdicts][:2] == [Outcome.FAIL, Outcome.FAIL]
     assert isinstance(facts().verdicts[0], Verdict)

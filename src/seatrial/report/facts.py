@@ -15,7 +15,10 @@ from seatrial.contract.schema import Selection
 from seatrial.data_tests import BatchCheck
 from seatrial.evaluation import Evaluation
 from seatrial.monitoring import MonitorResult
+from seatrial.report.formatting import check_name
 from seatrial.verdicts import Outcome, Verdict, worst
+
+_NAMED = 4
 
 
 class ReportFacts(BaseModel):
@@ -80,6 +83,8 @@ class ReportFacts(BaseModel):
         if not total:
             return "Nothing was judged"
         if count[Outcome.FAIL]:
-            return f"{count[Outcome.FAIL]} of {total} checks failed"
+            failed = [check_name(v.check) for v in self.verdicts if v.outcome is Outcome.FAIL]
+            more = f" and {len(failed) - _NAMED} more" if len(failed) > _NAMED else ""
+            return f"{len(failed)} of {total} checks failed: {', '.join(failed[:_NAMED])}{more}"
         warned = f", {count[Outcome.WARN]} with a warning" if count[Outcome.WARN] else ""
         return f"{f'All {total} checks' if total > 1 else 'The only check'} passed{warned}"
