@@ -361,6 +361,18 @@ def test_a_number_of_many_values_is_cut_at_its_quartiles() -> None:
     assert shown["weekend"] == ["false", "true"]
 
 
+def test_what_is_no_number_is_missing() -> None:
+    """NaN in a slice counts as missing, not as the largest number."""
+    labels, probabilities = simulated(400)
+    distance = pl.Series([float(place) if place % 4 else float("nan") for place in range(400)])
+    found = slice_metrics(
+        labels, probabilities, {"distance": distance}, minimum_rows=50, threshold=0.3, costs=COSTS, repeats=5
+    )
+    assert [one.rows for one in found if one.value == "(missing)"] == [100]
+    assert len(found) == 5
+    assert found[3].value.endswith("to 399")
+
+
 def test_an_evaluation_holds_everything() -> None:
     """An evaluation compares with the constant and the champion, and survives JSON."""
     labels, probabilities = simulated(2_000)

@@ -104,6 +104,7 @@ def slice_metrics(
 
 def _groups(values: pl.Series, minimum_rows: int) -> list[_Group]:
     """Return the groups of a slice in the order of their values, the missing and the pooled last."""
+    values = values.fill_nan(None) if values.dtype.is_float() else values
     keys = _quartiles(values) if values.dtype.is_numeric() and values.n_unique() > QUARTILES_ABOVE else values
     frame = pl.DataFrame({"key": keys, "value": values}).with_row_index("place")
     found = (
