@@ -43,9 +43,8 @@ class _Totals:
             self.times.insert(place, at)
             self.counts.insert(place, self.counts[before] if place else 0)
             self.sums.insert(place, self.sums[before] if place else 0.0)
-        for later in range(place, len(self.times)):
-            self.counts[later] += times
-            self.sums[later] += value
+        self.counts[place:] = [count + times for count in self.counts[place:]]
+        self.sums[place:] = [total + value for total in self.sums[place:]]
 
     def until(self, at: int) -> tuple[int, float]:
         """Return count and sum of all values at or before ``at``."""
@@ -58,6 +57,9 @@ class _OnlineHistory:
         self.part = part
         self._lengths = [length // _MICROSECOND for length in part.lengths]
         self._totals: dict[str, _Totals] = {}
+        # What was learned is kept apart: a late outcome moves all that is after it, and the tables
+        # hold years of it, what was learned since they were read a month perhaps.
+        self._learned: dict[str, _Totals] = {}
         grouped = (
             running_totals(part, table)
             .with_columns(pl.col("_at").dt.epoch("us"))
@@ -68,20 +70,28 @@ class _OnlineHistory:
             self._totals[key] = _Totals(times, counts, sums)
 
     def add(self, key: str, at: int, value: float, times: int) -> None:
-        self._totals.setdefault(key, _Totals()).add(at, value, times)
+        self._learned.setdefault(key, _Totals()).add(at, value, times)
 
     def values(self, key: str | None, at: int | None) -> list[Any]:
-        totals = self._totals.get(key) if key is not None else None
-        found: list[Any] = []
+        if key is None or at is None:
+            return [None, 0] * len(self._lengths)
+        parts = [found for found in (self._totals.get(key), self._learned.get(key)) if found is not None]
+        n_end, sum_end = _sum_until(parts, at)
+        values: list[Any] = []
         for length in self._lengths:
-            if totals is None or at is None:
-                found += [None, 0]
-                continue
-            n_end, sum_end = totals.until(at)
-            n_start, sum_start = totals.until(at - length)
+            n_start, sum_start = _sum_until(parts, at - length)
             count = n_end - n_start
-            found += [(sum_end - sum_start) / count if count > 0 else None, count]
-        return found
+            values += [(sum_end - sum_start) / count if count > 0 else None, count]
+        return values
+
+
+def _sum_until(parts: list[_Totals], at: int) -> tuple[int, float]:
+    count, total = 0, 0.0
+    for part in parts:
+        some_count, some_total = part.until(at)
+        count += some_count
+        total += some_total
+    return count, total
 
 
 class _OnlineLatest:
