@@ -1,10 +1,63 @@
 # Every command of this repository; `make` alone prints them.
-PYTHON := .venv/bin/python
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
 
-.PHONY: bench-data bench-data-growth
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check unit local browser docs lock bench-data bench-data-growth clean
 
-bench-data: ## Data work beside Feast, pandas, evidently, Metaflow and ZenML; about ten minutes
-	$(PYTHON) benchmarks/data/bench.py
+help: ## Print these commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-bench-data-growth: ## The same from 10^4 to 10^7 rows; draws docs/explanation/growth.svg; about half an hour
-	$(PYTHON) benchmarks/data/growth.py
+setup: $(READY) ## Make a virtual environment from the hashed requirements
+
+$(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $(READY)
+
+demo: setup ## The whole loop on a year of real flights, on this machine
+	$(BIN)/seatrial demo
+
+test: check unit local browser ## All tests; prints the coverage of src/ by lines
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python tools/print_coverage.py
+
+check: setup ## Lint, format, types, layers, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+	$(BIN)/lint-imports
+	$(PYTEST) tests/repository
+
+unit: setup ## Tests of single modules, without a network or a server
+	rm -f .coverage*
+	$(PYTEST) --cov --cov-report= tests/unit tests/contracts
+	@mv .coverage .coverage.unit
+
+local: setup ## The loop with real parts: pipelines, server, crashes
+	$(PYTEST) --cov --cov-report= tests/local
+	@mv .coverage .coverage.local
+
+browser: setup ## Pages in headless Chromium; skipped where there is none
+	$(PYTEST) tests/browser
+
+docs: setup ## Write the reference pages anew
+	$(BIN)/python tools/generate_reference.py
+
+lock: setup ## Resolve requirements/ anew
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group demo --group dev pyproject.toml --output-file requirements/dev.txt
+	echo uv | $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" - --output-file requirements/uv.txt
+
+bench-data: setup ## Data work beside Feast, pandas, evidently, Metaflow and ZenML; about ten minutes
+	$(BIN)/python benchmarks/data/bench.py
+
+bench-data-growth: setup ## The same from 10^4 to 10^7 rows; draws docs/explanation/growth.svg; about half an hour
+	$(BIN)/python benchmarks/data/growth.py
+
+clean: ## Remove what was built; the virtual environment stays
+	rm -rf build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
