@@ -141,7 +141,8 @@ def running_totals(part: History, table: pl.DataFrame) -> pl.DataFrame:
         table.select(
             key_expression(part.by).alias(_KEY),
             pl.col(part.time).dt.cast_time_unit("us").alias(_AT),
-            pl.col(part.value).cast(pl.Float64).alias("_sum"),
+            # One NaN would make every later total NaN.
+            pl.col(part.value).cast(pl.Float64).fill_nan(None).alias("_sum"),
         )
         .drop_nulls()
         .group_by(_KEY, _AT)

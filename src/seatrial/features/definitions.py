@@ -35,6 +35,9 @@ class Lookup:
     by: tuple[str, ...]
     columns: dict[str, str]
 
+    def __post_init__(self) -> None:
+        _refuse_wrong_key(self.by)
+
     @property
     def names(self) -> list[str]:
         """Names of the features made."""
@@ -63,6 +66,11 @@ class Latest:
     time: str
     columns: dict[str, str]
     within: str | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_wrong_key(self.by)
+        if self.within is not None:
+            _refuse_wrong_duration(self.within, f"within of the latest row of {self.table!r}")
 
     @property
     def names(self) -> list[str]:
@@ -104,6 +112,13 @@ class History:
     value: str
     windows: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        _refuse_wrong_key(self.by)
+        if not self.windows:
+            raise FeatureError(f"The history {self.name!r} needs at least one window, such as '7d'.")
+        for window in self.windows:
+            _refuse_wrong_duration(window, f"windows of the history {self.name!r}")
+
     @property
     def names(self) -> list[str]:
         """Names of the features made: share and count, window by window."""
@@ -118,6 +133,18 @@ class History:
     def lengths(self) -> list[timedelta]:
         """``windows`` as durations."""
         return [parse_duration(window) for window in self.windows]
+
+
+def _refuse_wrong_key(by: object) -> None:
+    if not isinstance(by, tuple) or not by or not all(isinstance(column, str) for column in by):
+        raise FeatureError(f"by must be a tuple of columns, such as ('shop',). Got {by!r} instead.")
+
+
+def _refuse_wrong_duration(text: str, what: str) -> None:
+    try:
+        parse_duration(text)
+    except ValueError as error:
+        raise FeatureError(f"{what} {error}. Got {text!r} instead.") from None
 
 
 Part = Lookup | Latest | History
@@ -140,6 +167,7 @@ class Features:
     expressions: dict[str, pl.Expr] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._refuse_wrong_types()
         names = self.all_names
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise FeatureError(f"Two features have the same name: {', '.join(twice)}.")
@@ -149,6 +177,19 @@ class Features:
                 f"The features from {timed[0].table!r} depend on time, so known_at must be given.",
                 remedy="Set known_at to the instant of the prediction, for example pl.col('ordered_at').",
             )
+
+    def _refuse_wrong_types(self) -> None:
+        parts: tuple[object, ...] = self.parts
+        for part in parts:
+            if not isinstance(part, Part):
+                raise FeatureError(f"parts must be Lookup, Latest or History. Got {type(part).__name__}.")
+        expressions: dict[str, object] = {f"The expression {n!r}": e for n, e in self.expressions.items()}
+        if self.known_at is not None:
+            expressions["known_at"] = self.known_at
+        for what, made in expressions.items():
+            if not isinstance(made, pl.Expr):
+                kind = type(made).__name__
+                raise FeatureError(f"{what} must be a polars expression. Got {kind}.", remedy="See pl.col.")
 
     @property
     def all_names(self) -> list[str]:

@@ -3,8 +3,9 @@
 Categories become their place in a list that is fixed in training and kept in the bundle, so the
 same list encodes while serving, tells an unseen value apart, and spares the served model texts.
 A category that was not among the most frequent in training is -1, a missing one -2; a missing
-number is NaN. Numbers are float32 already in training, as ONNX computes with them, or a tree's
-threshold between two float64 values could send a row the other way in serving.
+number is NaN. An infinite number becomes the largest there is, as no estimator takes infinity.
+Numbers are float32 already in training, as ONNX computes with them, or a tree's threshold between
+two float64 values could send a row the other way in serving.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ UNSEEN = -1.0
 MISSING = -2.0
 MAXIMUM_CATEGORIES = 200
 FEW_ROWS = 64
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class FeatureColumn(BaseModel):
@@ -92,7 +94,8 @@ class FeatureSchema(BaseModel):
         for place, column in enumerate(self.columns):
             values = frame[column.name]
             if column.kind == "number":
-                matrix[:, place] = values.cast(pl.Float64).fill_null(float("nan")).to_numpy()
+                numbers = values.cast(pl.Float64).fill_null(float("nan"))
+                matrix[:, place] = numbers.clip(-LARGEST, LARGEST).to_numpy()
             else:
                 matrix[:, place] = self._codes(place, values)
         return matrix
@@ -112,8 +115,8 @@ class FeatureSchema(BaseModel):
             ]
             for row in frame.rows()
         ]
-        with np.errstate(over="ignore"):
-            return np.array(rows, dtype=np.float32).reshape(len(rows), len(codes))
+        numbers = np.array(rows, dtype=np.float64).reshape(len(rows), len(codes))
+        return np.clip(numbers, -LARGEST, LARGEST).astype(np.float32)
 
     @cached_property
     def _names(self) -> list[str]:

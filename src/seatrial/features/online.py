@@ -8,6 +8,8 @@ flight that landed a minute ago already counts for the next request.
 
 from __future__ import annotations
 
+import itertools
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -99,12 +101,13 @@ class _OnlineLatest:
         self.part = part
         self._tolerance = part.tolerance // _MICROSECOND if part.tolerance else None
         self._missing = [None] * len(part.columns)
-        columns = list(part.columns.values())
         grouped = (
             table.select(
                 key_expression(part.by).alias("_key"),
                 pl.col(part.time).dt.epoch("us").alias("_at"),
-                pl.struct(columns).alias("_values"),
+                pl.struct(pl.col(column).alias(name) for name, column in part.columns.items()).alias(
+                    "_values"
+                ),
             )
             .drop_nulls(["_key", "_at"])
             .sort("_at", maintain_order=True)
@@ -112,8 +115,7 @@ class _OnlineLatest:
             .agg("_at", "_values")
         )
         self._rows: dict[str, tuple[list[int], list[list[Any]]]] = {
-            key: (times, [[row[column] for column in columns] for row in rows])
-            for key, times, rows in grouped.iter_rows()
+            key: (times, [list(row.values()) for row in rows]) for key, times, rows in grouped.iter_rows()
         }
 
     def values(self, key: str | None, at: int | None) -> list[Any]:
@@ -131,7 +133,8 @@ class _OnlineLookup:
         self.part = part
         self._missing = [None] * len(part.columns)
         right = table.unique(part.by, keep="last", maintain_order=True)
-        frame = right.select(key_expression(part.by).alias("_key"), *part.columns.values())
+        columns = {name: pl.col(column) for name, column in part.columns.items()}
+        frame = right.select(key_expression(part.by).alias("_key"), **columns)
         self._rows = {row[0]: list(row[1:]) for row in frame.iter_rows() if row[0] is not None}
 
     def values(self, key: str | None, at: int | None) -> list[Any]:  # noqa: ARG002 -- like the others
@@ -151,7 +154,7 @@ class OnlineFeatures:
         use: The features wanted, in their order; all of them without it.
 
     Raises:
-        FeatureError: if a table that the definitions read is not given.
+        FeatureError: if a table or a column that the definitions read is not there.
     """
 
     def __init__(
@@ -171,7 +174,10 @@ class OnlineFeatures:
         self._known_at = (
             None if features.known_at is None else features.known_at.dt.epoch("us").alias(KNOWN_AT)
         )
-        self._indexes = [_index(part, tables) for part in features.parts]
+        try:
+            self._indexes = [_index(part, tables) for part in features.parts]
+        except pl.exceptions.PolarsError as error:
+            raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
         self._joined: dict[str, Any] = {}
         for part in features.parts:
             self._joined.update(_types(part, tables[part.table]))
@@ -266,7 +272,7 @@ class OnlineFeatures:
                 continue
             at, value = row.get(index.part.time), row.get(index.part.value)
             key = _key_of([row.get(column) for column in part.by])
-            if key is not None and at is not None and value is not None:
+            if key is not None and at is not None and value is not None and not math.isnan(value):
                 index.add(key, to_microseconds(at), times * float(value), times)
 
 
@@ -302,6 +308,6 @@ def _index(part: Part, tables: dict[str, pl.LazyFrame]) -> _Index:
 
 def _types(part: Part, table: pl.LazyFrame) -> dict[str, Any]:
     if isinstance(part, History):
-        return {name: pl.Float64 if "_share_" in name else pl.Int64 for name in part.names}
+        return dict(zip(part.names, itertools.cycle([pl.Float64, pl.Int64]), strict=False))
     schema = table.collect_schema()
     return {name: schema[column] for name, column in part.columns.items()}
