@@ -228,6 +228,18 @@ def test_many_commits_are_put_together(
     assert tables.position("predictions", "s") == 23
 
 
+def test_position_of_a_stream_is_kept_by_the_table(tables: Tables) -> None:
+    """Rows of a stream that has come that far already are not added, those of another stream are."""
+    frame = read_rows([prediction(new_id())]).predictions
+    assert tables.position("predictions", "s") == 0
+    assert tables.append("predictions", frame, stream="s", position=3, facts={})
+    assert not tables.append("predictions", frame, stream="s", position=3, facts={})
+    assert not tables.append("predictions", frame, stream="s", position=2, facts={})
+    assert tables.append("predictions", frame, stream="other", position=1, facts={})
+    assert tables.position("predictions", "s") == 3
+    assert tables.read("predictions").collect().height == 2
+
+
 def test_predictions_are_chosen_by_their_own_time(workspace: Workspace, tables: Tables) -> None:
     """A period holds the predictions from its start (inclusive) to its end (exclusive), by event time."""
     hours = [NOON + timedelta(hours=n) for n in range(4)]
