@@ -28,8 +28,9 @@ def run_model_code(source: bytes, shown_path: str) -> ModuleType:
     module = ModuleType(f"seatrial_model_{Path(shown_path).stem}")
     try:
         # Model code is the model author's own and reviewed with the contract (threats: EP10).
-        exec(compile(source, shown_path, "exec"), module.__dict__)  # noqa: S102
-    except Exception as error:
+        # It is compiled on its own: the annotations of this file are not its.
+        exec(compile(source, shown_path, "exec", dont_inherit=True), module.__dict__)  # noqa: S102
+    except (Exception, SystemExit) as error:
         line = error.lineno if isinstance(error, SyntaxError) else _line_in(error, shown_path)
         problem = Problem("", f"cannot be executed: {type(error).__name__}: {error}.", line)
         raise ContractError(shown_path, [problem]) from error
@@ -50,6 +51,6 @@ def load_model_code(path: Path, wanted: str) -> Any:
     return getattr(module, wanted)
 
 
-def _line_in(error: Exception, path: str) -> int | None:
+def _line_in(error: BaseException, path: str) -> int | None:
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno for frame in reversed(frames) if frame.filename == path), None)
