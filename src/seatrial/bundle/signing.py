@@ -50,6 +50,14 @@ def key_id(key: Ed25519PublicKey) -> str:
     return sha256(key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw))
 
 
+def _decoded(text: str) -> bytes:
+    """Decode base64 of the one form that encoding gives, so that no bit of a text is without meaning."""
+    content = base64.b64decode(text, validate=True)
+    if base64.b64encode(content).decode() != text:
+        raise binascii.Error
+    return content
+
+
 def _to_be_signed(payload: bytes) -> bytes:
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
@@ -99,8 +107,8 @@ class TrustRoot:
             raise UntrustedBundleError(f"The bundle is not signed: it has no {SIGNATURE}.")
         try:
             parsed = _Envelope.model_validate_json(envelope)
-            signed = base64.b64decode(parsed.payload, validate=True)
-            signatures = [(s.keyid, base64.b64decode(s.sig, validate=True)) for s in parsed.signatures]
+            signed = _decoded(parsed.payload)
+            signatures = [(s.keyid, _decoded(s.sig)) for s in parsed.signatures]
         except (ValidationError, binascii.Error):
             raise UntrustedBundleError(f"{SIGNATURE} is not a DSSE envelope of a manifest.") from None
         if signed != payload:
@@ -114,7 +122,7 @@ class TrustRoot:
                 return name
         names = ", ".join(name[:12] for name, _ in signatures) or "none"
         raise UntrustedBundleError(
-            f"The bundle is signed by no key that is trusted in {self.shown}. Its keys: {names}.",
+            f"{SIGNATURE} has no good signature by a key that is trusted in {self.shown}. Its keys: {names}.",
             remedy="If you trust its maker, put the maker's public key there.",
         )
 

@@ -177,14 +177,18 @@ def write_bundle(
         Its digest.
 
     Raises:
+        BundleError: if a file's name or size, or their number, is not what a bundle may have.
         StoreError: if the store fails; what was written by then is not a bundle.
     """
-    listed = tuple(
-        ManifestFile(path=path, size=len(content), sha256=sha256(content))
-        for path, content in sorted(files.items())
-    )
     moment = (created or datetime.now(UTC)).isoformat(timespec="seconds")
-    manifest = Manifest(model=model, created=moment, run=run, data=data, files=listed).to_bytes()
+    try:
+        listed = tuple(
+            ManifestFile(path=path, size=len(content), sha256=sha256(content))
+            for path, content in sorted(files.items())
+        )
+        manifest = Manifest(model=model, created=moment, run=run, data=data, files=listed).to_bytes()
+    except ValidationError as error:
+        raise BundleError(f"These files cannot be a bundle: {error}.") from None
     digest = sha256(manifest)
     for path, content in files.items():
         workspace.create(f"{PREFIX}/{digest}/{path}", content)
