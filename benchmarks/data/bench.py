@@ -225,7 +225,7 @@ def show(found: dict[str, list[Seen]], ratios: dict[str, float], loop: dict[str,
 
 def main() -> None:
     """Run every comparison and write table, JSON and picture."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 110)
     facts: dict[str, Any] = {"machine": machine()}
     found = {comparison.name: compare(comparison, console) for comparison in COMPARISONS}
     ratios: dict[str, float] = {}
