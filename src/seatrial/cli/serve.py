@@ -10,38 +10,42 @@ import typer
 from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console
 
 
+Bundle = Annotated[
+    str | None,
+    typer.Option(help="Serve this bundle, by the beginning of its digest, whatever the environment names."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen at.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")]
+LogFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder on a local disk for the feedback log. "
+        "[default: serving/MODEL/feedback-log in the workspace]",
+        show_default=False,
+    ),
+]
+AddressFile = Annotated[
+    Path | None, typer.Option(help="File to write the server's address to.", show_default=False)
+]
+ShipEvery = Annotated[
+    float, typer.Option(min=0.1, help="Seconds between two moves of feedback into the tables.")
+]
+ExitWithParent = Annotated[
+    bool, typer.Option("--exit-with-parent", help="Stop when the process that started this one has ended.")
+]
+
+
 @app.command()
 def serve(
     model: Model,
     env: Environment = "local",
-    bundle: Annotated[
-        str | None,
-        typer.Option(
-            help="Serve this bundle, by the beginning of its digest, whatever the environment names."
-        ),
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")
-    ] = 8080,
-    log_folder: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder on a local disk for the feedback log. "
-            "[default: serving/MODEL/feedback-log in the workspace]",
-            show_default=False,
-        ),
-    ] = None,
-    address_file: Annotated[
-        Path | None, typer.Option(help="File to write the server's address to.", show_default=False)
-    ] = None,
-    ship_every: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two moves of feedback into the tables.")
-    ] = 10.0,
-    exit_with_parent: Annotated[
-        bool,
-        typer.Option("--exit-with-parent", help="Stop when the process that started this one has ended."),
-    ] = False,
+    bundle: Bundle = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    log_folder: LogFolder = None,
+    address_file: AddressFile = None,
+    ship_every: ShipEvery = 10.0,
+    exit_with_parent: ExitWithParent = False,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Serve a model over the Open Inference Protocol v2 until Ctrl-C.
