@@ -9,7 +9,6 @@ import typer
 
 from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console
 
-
 Bundle = Annotated[
     str | None,
     typer.Option(help="Serve this bundle, by the beginning of its digest, whatever the environment names."),
