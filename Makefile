@@ -24,7 +24,7 @@ demo: setup ## The whole loop on a year of real flights, on this machine
 	$(BIN)/seatrial demo
 
 test: check unit local browser ## All tests; prints the coverage of src/ by lines
-	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage combine --quiet build/coverage
 	$(BIN)/python tools/print_coverage.py
 
 check: setup ## Lint, format, types, layers, house rules
@@ -35,13 +35,12 @@ check: setup ## Lint, format, types, layers, house rules
 	$(PYTEST) tests/repository
 
 unit: setup ## Tests of single modules, without a network or a server
-	rm -f .coverage*
 	$(PYTEST) --cov --cov-report= tests/unit tests/contracts
-	@mv .coverage .coverage.unit
+	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.unit
 
 local: setup ## The loop with real parts: pipelines, server, crashes
 	$(PYTEST) --cov --cov-report= tests/local
-	@mv .coverage .coverage.local
+	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.local
 
 browser: setup ## Pages in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser

@@ -14,8 +14,8 @@ import pytest
 LEVELS = ("repository", "unit", "contracts", "local", "browser")
 UNIT_SECONDS = 2.0
 """A unit test that takes longer than this is named at the end of the run."""
-UNIT_LIMIT_SECONDS = 10
-"""A unit test that takes longer than this is stopped; the soft limit is a fifth of it."""
+UNIT_LIMIT_SECONDS = 60
+"""A unit test that takes longer than this is stopped; on a busy machine an import alone may take ten."""
 
 # On a machine that is busy with something else an example may take any time: the limit on the test counts.
 hypothesis.settings.register_profile("seatrial", deadline=None, print_blob=True)

@@ -135,7 +135,7 @@ def split_dataset(dataset: Dataset, split: Split) -> tuple[Dataset, Dataset, Dat
     frame = dataset.frame
     test_from = _boundary(frame, split.test)
     before = frame.filter(pl.col(AT) < test_from)
-    validation_from = _boundary(before, split.validation)
+    validation_from = _boundary(before, split.validation) if before.height else test_from
     parts = {
         "training": before.filter(pl.col(AT) < validation_from, pl.col(LABELLED_AT) < validation_from),
         "validation": before.filter(pl.col(AT) >= validation_from, pl.col(LABELLED_AT) < test_from),
@@ -162,8 +162,7 @@ def _boundary(frame: pl.DataFrame, span: timedelta | float) -> Any:
                 remedy="Give a share such as 0.2 in the contract, or the table's time.",
             )
         return newest - span
-    place = min(int(frame.height * (1 - span)), frame.height - 1)
-    return frame[AT][max(place, 0)]
+    return frame[AT][min(int(frame.height * (1 - span)), frame.height - 1)]
 
 
 def _shown(split: Split) -> str:
