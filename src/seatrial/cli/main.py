@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from seatrial.cli import check, data, demo, models, pipelines, report, serve
+from seatrial.cli import check, data, demo, init, models, pipelines, report, serve
 from seatrial.cli.app import run
 
-__all__ = ["check", "data", "demo", "main", "models", "pipelines", "report", "serve"]
+__all__ = ["check", "data", "demo", "init", "main", "models", "pipelines", "report", "serve"]
 
 
 def main() -> None:

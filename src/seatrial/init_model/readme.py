@@ -1,0 +1,125 @@
+"""The new model's README: what was decided and why, and what to do next."""
+
+from __future__ import annotations
+
+from string import Template
+from typing import Any
+
+import orjson
+
+from seatrial.init_model.columns import FoundColumn
+from seatrial.init_model.texts import Proposal
+
+_DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean": "BOOL", "time": "BYTES"}
+
+
+def readme_md(proposal: Proposal) -> str:
+    """Return the text of the README."""
+    roles = proposal.roles
+    rows = [(roles.label.name, f"the label: {roles.positive} is yes, {roles.negative} is no")]
+    if roles.time:
+        rows.append((roles.time.name, "when a row happened"))
+    if roles.row_number:
+        rows.append((roles.row_number, "the key, added by prepare.py: no column names a row"))
+    rows += [(column.name, f"a feature, {column.type}") for column in roles.features]
+    rows += [(name, f"{reason}: in a request, no feature") for name, reason in roles.inputs_only.items()]
+    rows += [(name, f"{reason}: not in a request") for name, reason in roles.table_only.items()]
+    rows += [(name, f"{reason}: not in the contract") for name, reason in roles.left_out.items()]
+    body = orjson.dumps(example_request(proposal), option=orjson.OPT_INDENT_2).decode()
+    return README.substitute(
+        name=proposal.name,
+        label=_cell(roles.label.name),
+        path=_cell(proposal.source.path),
+        prepare="| `prepare.py` | makes the rows of the file the rows of the contract |\n"
+        if proposal.needs_prepare
+        else "",
+        table="\n".join(f"| {_cell(name)} | {_cell(what)} |" for name, what in rows),
+        train=proposal.train,
+        body=body,
+    )
+
+
+def _cell(text: str) -> str:
+    """A text that Markdown shows as it is, in one line."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    for character, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "\\|"), ("`", "\\`")):
+        plain = plain.replace(character, shown)
+    return plain
+
+
+def example_request(proposal: Proposal) -> dict[str, Any]:
+    """Return a request of one row: the usual value of each column, and no real row's key."""
+    known = {column.name: column for column in proposal.columns}
+    return {
+        "inputs": [_tensor(name, known.get(name), name in proposal.roles.key) for name in proposal.inputs]
+    }
+
+
+def _tensor(name: str, column: FoundColumn | None, is_key: bool) -> dict[str, Any]:
+    kind = column.type if column and column.type else "integer"
+    return {"name": name, "shape": [1], "datatype": _DATATYPES[kind], "data": [_usual(column, is_key)]}
+
+
+def _usual(column: FoundColumn | None, is_key: bool) -> Any:
+    if column is None:
+        return 1_000_000
+    values = column.values.drop_nulls()
+    if column.type == "time":
+        return f"{values.max():%Y-%m-%dT%H:%M:%SZ}"
+    if is_key:
+        return "example-1" if column.type == "string" else 1_000_000
+    if column.type in ("integer", "number"):
+        return values.sort()[values.len() // 2]
+    return values.mode().sort()[0]
+
+
+README = Template("""\
+# $name
+
+Says whether "$label" will be yes. Made by `seatrial init`; all of it is yours to change.
+
+| file | what it says |
+| --- | --- |
+| `model.yaml` | the contract: data, label, candidates, gates, what is watched, when to train again |
+| `features.py` | the features, once for training and serving |
+$prepare
+The data are read from `$path`, relative to this folder. They are not copied: rows that are added to
+the file are taken in when you train again.
+
+## What each column is for
+
+Decided from the data alone. Read it with one question in mind: **is the column known at the moment
+when a prediction is made?** If not, take it out of `prediction.inputs` and of `features.py`.
+
+| column | what for |
+| --- | --- |
+$table
+
+## Commands
+
+```
+seatrial check $name
+$train
+seatrial report $name
+seatrial serve $name
+```
+
+## A request
+
+With the server running, save this as `request.json`:
+
+```json
+$body
+```
+
+```
+curl -s http://127.0.0.1:8080/v2/models/$name/infer -H 'content-type: application/json' -d @request.json
+```
+
+The answer has a `prediction_id`. When the outcome is known, say so by that id:
+
+```
+curl -s http://127.0.0.1:8080/v2/models/$name/feedback -H 'content-type: application/json' \\
+  -d '{"prediction_id": "THE ID", "value": 1}'
+```
+""")
