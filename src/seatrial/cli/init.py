@@ -68,6 +68,10 @@ def _facts(made: Created) -> dict[str, object]:
     }
 
 
+def _here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def _show(made: Created) -> None:
     from rich.markup import escape
 
@@ -80,7 +84,8 @@ def _show(made: Created) -> None:
         "features": ", ".join(column.name for column in roles.features),
         "rows": f"{made.rows.training:,} to train, {made.rows.validation:,} to validate, {made.rows.test:,} to test",
     }
-    console.print(f"[green]✓[/] {escape(', '.join(str(path) for path in made.files))}")
+    files = ", ".join(path.name for path in made.files)
+    console.print(f"[green]✓[/] {escape(str(_here(made.folder)))}: {files}")
     for what, shown in lines.items():
         console.print(f"  [bold]{what:9}[/]{escape(shown)}")
     if proposal.shuffled:

@@ -42,13 +42,13 @@ def compute_features(
         FeatureError: if a table or a column is missing or an expression cannot be computed.
     """
     wanted = features.all_names if use is None else use
-    expressions = {name: made for name, made in features.expressions.items() if name in wanted}
-    needed = {*wanted, *(root for made in expressions.values() for root in made.meta.root_names())}
+    expressions = [made.alias(name) for name, made in features.expressions.items() if name in wanted]
+    needed = {*wanted, *(root for made in expressions for root in made.meta.root_names())}
     try:
         frame, order = _in_time(features, rows)
         parts = [part for part in features.parts if not needed.isdisjoint(part.names)]
         made = [_make(part, frame, _table(part, tables), order) for part in parts]
-        return pl.concat([frame, *made], how="horizontal").with_columns(**expressions).select(wanted)
+        return pl.concat([frame, *made], how="horizontal").with_columns(expressions).select(wanted)
     except pl.exceptions.PolarsError as error:
         raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
 

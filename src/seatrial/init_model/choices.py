@@ -19,41 +19,9 @@ LABEL_NAMES = re.compile(
     r"(?i)^(y|label|target|class|outcome|result|response|is_?\w+|has_?\w+|churn(ed)?|cancel(l?ed)?|default(ed)?|"
     r"fraud(ulent)?|late|left|survived|converted|bought|failed|failure|spam|exited|attrition)$"
 )
-YES = frozenset(
-    [
-        "1",
-        "yes",
-        "y",
-        "true",
-        "t",
-        "positive",
-        "pos",
-        "churn",
-        "churned",
-        "cancel",
-        "canceled",
-        "cancelled",
-        "left",
-        "exited",
-        "default",
-        "defaulted",
-        "late",
-        "bad",
-        "fraud",
-        "fraudulent",
-        "failed",
-        "failure",
-        "fail",
-        "spam",
-        "ill",
-        "sick",
-        "malignant",
-        "converted",
-        "bought",
-        "survived",
-        "won",
-        "win",
-    ]
+YES = re.compile(
+    r"(?i)^(1|yes|y|true|t|positive|pos|churn(ed)?|cancel(l?ed)?|left|exited|default(ed)?|late|bad|fraud(ulent)?|"
+    r"fail(ed|ure)?|spam|ill|sick|malignant|converted|bought|survived|won|win)$"
 )
 MOST_CATEGORIES = 100
 """A text with more different values is no feature: each value would be seen too seldom."""
@@ -195,9 +163,11 @@ def _classes(label: FoundColumn) -> tuple[str, str]:
         low, high = label.bounds()
         return str(high), str(low)
     if label.type == "boolean":
-        return "true", "false"
+        texts = label.texts.drop_nulls()
+        truth = label.values.drop_nulls()
+        return str(texts.filter(truth)[0]), str(texts.filter(~truth)[0])
     first, second = label.two_values
-    known = [text for text in (first, second) if text.lower() in YES]
+    known = [text for text in (first, second) if YES.match(text)]
     if len(known) == 1:
         return known[0], second if known[0] == first else first
     stripped = label.texts.drop_nulls().str.strip_chars()

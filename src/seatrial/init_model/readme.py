@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from string import Template
 from typing import Any
 
@@ -25,7 +26,6 @@ def readme_md(proposal: Proposal) -> str:
     rows += [(name, f"{reason}: in a request, no feature") for name, reason in roles.inputs_only.items()]
     rows += [(name, f"{reason}: not in a request") for name, reason in roles.table_only.items()]
     rows += [(name, f"{reason}: not in the contract") for name, reason in roles.left_out.items()]
-    body = orjson.dumps(example_request(proposal), option=orjson.OPT_INDENT_2).decode()
     return README.substitute(
         name=proposal.name,
         label=_cell(roles.label.name),
@@ -35,7 +35,7 @@ def readme_md(proposal: Proposal) -> str:
         else "",
         table="\n".join(f"| {_cell(name)} | {_cell(what)} |" for name, what in rows),
         train=proposal.train,
-        body=body,
+        body=_request_text(proposal),
     )
 
 
@@ -48,26 +48,33 @@ def _cell(text: str) -> str:
 
 
 def example_request(proposal: Proposal) -> dict[str, Any]:
-    """Return a request of one row: the usual value of each column, and no real row's key."""
+    """Return a request of one row: the usual value of each feature, and no text or key of a real row."""
     known = {column.name: column for column in proposal.columns}
-    return {
-        "inputs": [_tensor(name, known.get(name), name in proposal.roles.key) for name in proposal.inputs]
-    }
+    return {"inputs": [_tensor(name, known.get(name), proposal) for name in proposal.inputs]}
 
 
-def _tensor(name: str, column: FoundColumn | None, is_key: bool) -> dict[str, Any]:
+def _request_text(proposal: Proposal) -> str:
+    """The example as JSON, an input a line."""
+    lines = [f"  {orjson.dumps(tensor).decode()}" for tensor in example_request(proposal)["inputs"]]
+    return '{"inputs": [\n' + ",\n".join(lines) + "\n]}"
+
+
+def _tensor(name: str, column: FoundColumn | None, proposal: Proposal) -> dict[str, Any]:
     kind = column.type if column and column.type else "integer"
-    return {"name": name, "shape": [1], "datatype": _DATATYPES[kind], "data": [_usual(column, is_key)]}
+    is_feature = any(feature is column for feature in proposal.roles.features)
+    value = _usual(column) if column and (is_feature or kind == "time") else _invented(kind)
+    return {"name": name, "shape": [1], "datatype": _DATATYPES[kind], "data": [value]}
 
 
-def _usual(column: FoundColumn | None, is_key: bool) -> Any:
-    if column is None:
-        return 1_000_000
+def _invented(kind: str) -> Any:
+    return "example-1" if kind == "string" else 1_000_000
+
+
+def _usual(column: FoundColumn) -> Any:
     values = column.values.drop_nulls()
-    if column.type == "time":
-        return f"{values.max():%Y-%m-%dT%H:%M:%SZ}"
-    if is_key:
-        return "example-1" if column.type == "string" else 1_000_000
+    newest = values.max()
+    if isinstance(newest, datetime):
+        return f"{newest:%Y-%m-%dT%H:%M:%SZ}"
     if column.type in ("integer", "number"):
         return values.sort()[values.len() // 2]
     return values.mode().sort()[0]

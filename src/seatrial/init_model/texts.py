@@ -165,7 +165,7 @@ def model_yaml(proposal: Proposal) -> str:
     return MODEL_YAML.substitute(
         name=proposal.name,
         label_shown=_shown(roles.label.name),
-        description=quoted(f"Says whether {roles.label.name} will be {roles.positive}."),
+        description=quoted(f"Says whether {roles.label.name} is {roles.positive}, before that is known."),
         source=_source(proposal.source),
         prepare=prepare if proposal.needs_prepare else "",
         key=_yaml_list(roles.key),
@@ -190,13 +190,12 @@ def model_yaml(proposal: Proposal) -> str:
 
 def _rate(roles: Roles) -> float:
     """The share of yes among the labelled rows."""
-    texts = roles.label.texts.drop_nulls()
-    values = roles.label.values.drop_nulls()
-    if roles.label.type in ("integer", "number"):
-        return float((values == values.max()).mean() or 0)
-    if roles.label.type == "boolean":
-        return float(values.mean())  # type: ignore[arg-type] -- of booleans it is a number
-    return float((texts.str.strip_chars() == roles.positive).mean() or 0)
+    label = roles.label
+    if label.type == "string":
+        yes = label.texts.drop_nulls().str.strip_chars() == roles.positive
+    else:
+        yes = label.values.drop_nulls() == label.values.max()
+    return float(yes.to_numpy().mean())
 
 
 def features_py(proposal: Proposal) -> str:
