@@ -186,14 +186,14 @@ def _rows_of_parts(draft: Path, proposal: Proposal, frame: pl.DataFrame, until: 
     table = loaded.contract.tables[proposal.name]
     prepared = load_model_code(draft / "prepare.py", table.prepare)(frame) if table.prepare else frame
     rows = conform(prepared, table)
+    if table.time:  # Later months wait; a row without a time does not, as it goes to quarantine.
+        rows = rows.filter((pl.col(table.time) < until).fill_null(value=True))
     bad = row_problems(rows, table, until)["_row"]
     good = rows.with_row_index("_row").join(bad.to_frame(), on="_row", how="anti", maintain_order="left")
     if bad.len() > table.quarantine_share * rows.height:
         raise SourceError(f"{bad.len():,} of {rows.height:,} rows break the rules that they led to.")
-    valid = good.select(table.columns.keys())
-    if table.time:
-        valid = valid.filter(pl.col(table.time) < until)
-    dataset = build_dataset(loaded, load_features(loaded), {proposal.name: valid.lazy()}, as_of=until)
+    valid = good.select(table.columns.keys()).lazy()
+    dataset = build_dataset(loaded, load_features(loaded), {proposal.name: valid}, as_of=until)
     parts = split_dataset(dataset, loaded.contract.split)
     if table.time is None and not proposal.shuffled:
         _refuse_sorted(dataset, parts)
