@@ -10,7 +10,14 @@ from pipelines.training import training
 
 
 @dsl.pipeline(name="monitoring", display_name="Monitor a model")
-def monitoring(model: str, workspace: str, start: str, environment: str = "local", as_of: str = "") -> None:
+def monitoring(
+    model: str,
+    workspace: str,
+    start: str,
+    environment: str = "local",
+    as_of: str = "",
+    draw_drift: bool = True,
+) -> None:
     """Take in new data, judge live traffic since ``start``, and train again if a rule of the contract asks for it.
 
     Args:
@@ -19,6 +26,7 @@ def monitoring(model: str, workspace: str, start: str, environment: str = "local
         start: First instant of the window (included), as an ISO 8601 time.
         environment: The environment that serves.
         as_of: End of the window (not included) and instant of the run; empty for now.
+        draw_drift: Whether evidently draws the drift too, which takes some seconds.
     """
     run = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
     place = {"model": model, "workspace": workspace}
@@ -30,6 +38,7 @@ def monitoring(model: str, workspace: str, start: str, environment: str = "local
         run=run,
         start=start,
         as_of=as_of,
+        draw_drift=draw_drift,
         quarantined=valid.outputs["Output"],
     )
     due = trigger(**place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"])

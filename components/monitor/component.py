@@ -13,6 +13,7 @@ def monitor(
     run: str,
     start: str,
     as_of: str,
+    draw_drift: bool,
     quarantined: int,
     result: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
@@ -28,6 +29,7 @@ def monitor(
         run: Name of the run.
         start: First instant of the window (included), as an ISO 8601 time.
         as_of: End of the window (not included), as an ISO 8601 time; empty for now.
+        draw_drift: Whether evidently draws the drift too.
         quarantined: Rows of the newest data that are in quarantine.
         result: Verdicts, drift column by column, and live quality.
         page: The report.
@@ -39,9 +41,8 @@ def monitor(
     """
     from seatrial.steps import monitor_model
 
-    found = monitor_model(
-        model, workspace, environment, run, start, as_of, result.path, page.path, drift.path
-    )
+    paths = (result.path, page.path, drift.path)
+    found = monitor_model(model, workspace, environment, run, start, as_of, *paths, draw_drift=draw_drift)
     for verdict in found.verdicts:
         if verdict.value is not None:
             figures.log_metric(verdict.check, verdict.value)

@@ -51,8 +51,11 @@ LIVE_MONTHS = ("2013-07", "2013-08", "2013-09", "2013-10", "2013-11", "2013-12")
 MARKER = ".seatrial-demo"
 START_SECONDS = 60.0
 SHIP_SECONDS = 60.0
-EXACT, HOURLY = "1m", "1h"
-"""Slots of traffic: of a minute, the unit of the data's times, or of an hour, which is faster."""
+SLOT = "1h"
+"""Traffic goes hour by hour: within the two hours before a departure no flight lands that is asked about."""
+CONCURRENCY = 16
+ROWS_TOGETHER = 100
+"""Flights in a request after the first live month, in which each flight has a request of its own."""
 ASKED_BEFORE = timedelta(hours=2)
 THROTTLE_SECONDS = 0.4
 """Pause between two slots of traffic while a pipeline runs, so that it gets the machine."""
@@ -208,9 +211,10 @@ class Traffic:
         self._stop = threading.Event()
         self.is_throttled = False
 
-    def start(self, month: str, slot: str) -> None:
-        """Begin a month: its requests slot by slot, each after the outcomes that were known by then."""
-        self._thread = threading.Thread(target=self._run, args=(Period.parse(month), slot), daemon=True)
+    def start(self, month: str, rows_per_request: int) -> None:
+        """Begin a month: its requests hour by hour, each after the outcomes that were known by then."""
+        arguments = (Period.parse(month), rows_per_request)
+        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
         self._thread.start()
 
     def finish(self) -> ReplayResult:
@@ -234,7 +238,7 @@ class Traffic:
         if self._thread is not None:
             self._thread.join(10)
 
-    def _run(self, month: Period, slot: str) -> None:
+    def _run(self, month: Period, rows_per_request: int) -> None:
         assert self._known_at is not None
         departure = pl.col(str(self._loaded.contract.tables[self._loaded.contract.prediction.table].time))
         rows = self._rows.filter(departure >= month.start, departure < month.end)
@@ -245,8 +249,9 @@ class Traffic:
                     rows,
                     self._url,
                     known_at=self._known_at,
-                    slot=slot,
-                    rows_per_request=1 if slot == EXACT else 100,
+                    slot=SLOT,
+                    rows_per_request=rows_per_request,
+                    concurrency=CONCURRENCY,
                     end=month.end,
                     pending=self._pending,
                     on_progress=lambda _, done, total: self._progress(month.name, done, total),
@@ -313,7 +318,7 @@ class Demo:
         yield
         self.summary.seconds[name] = time.perf_counter() - started
 
-    def _pipeline(self, name: str, month: str, **arguments: str) -> LocalRun:
+    def _pipeline(self, name: str, month: str, **arguments: str | bool) -> LocalRun:
         instant = Period.parse(month).end.isoformat()
         arguments |= {
             "model": str(self._loaded.folder.resolve()),
@@ -352,7 +357,7 @@ class Demo:
     def _live(self, traffic: Traffic) -> None:
         self._narrator.stage(f"{self._months[0]} arrives as live traffic: a request for each flight")
         self._feed_weather(self._months[0])
-        traffic.start(self._months[0], EXACT)
+        traffic.start(self._months[0], 1)
         for place, name in enumerate(self._months):
             month = Month(name)
             with self._stage(f"{name}.live", ""):
@@ -361,7 +366,7 @@ class Demo:
                 # Traffic never stops: the next month begins while this one is looked at.
                 self._feed_weather(self._months[place + 1])
                 traffic.is_throttled = True
-                traffic.start(self._months[place + 1], HOURLY)
+                traffic.start(self._months[place + 1], ROWS_TOGETHER)
             with self._stage(
                 f"{name}.monitoring", f"{name} is over: take its data in, and look at what was live"
             ):
@@ -410,7 +415,8 @@ class Demo:
     def _look_back(self, month: Month) -> None:
         start, _ = self._window(month.name)
         before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
-        run = self._pipeline("monitoring", month.name, start=start.isoformat())
+        first = month.name == self._months[0]
+        run = self._pipeline("monitoring", month.name, start=start.isoformat(), draw_drift=first)
         result = read_json(str(run.folder / "monitor" / "result"))
         month.verdicts = {
             v["check"]: {key: v[key] for key in ("outcome", "value", "bound")} for v in result["verdicts"]
@@ -421,7 +427,7 @@ class Demo:
         month.retrained = bool(decision["fires"])
         folder = self._workspace.uri(f"runs/{MODEL}/{run.name}")
         self.summary.reports[f"monitoring {month.name}"] = f"{folder}/monitoring.html"
-        if month.name == self._months[0]:
+        if first:
             self.summary.reports[f"drift {month.name} (evidently)"] = str(run.folder / "monitor" / "drift")
         if month.retrained:
             self.summary.reports[f"retraining {month.name}"] = f"{folder}/report.html"

@@ -150,6 +150,17 @@ def load_pipeline(name: str) -> Any:
     return getattr(module, name)
 
 
+def compile_pipeline(name: str, path: Path) -> None:
+    """Write a pipeline as YAML that a Kubeflow Pipelines backend runs.
+
+    Raises:
+        UsageError: if there is no such pipeline.
+    """
+    from kfp import compiler
+
+    compiler.Compiler().compile(load_pipeline(name), str(path))
+
+
 def run_locally(
     name: str, arguments: dict[str, Any], workspace: Workspace, *, tell: Callable[[StepEvent], None]
 ) -> LocalRun:

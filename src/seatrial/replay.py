@@ -2,7 +2,7 @@
 
 Rows are sent as requests in the order of the instants at which they would have been predicted,
 and an outcome is sent before the first request at or after the instant at which it became known.
-So a server that learns from outcomes sees what it would have seen then: its answers are those of
+So a server that learns from outcomes finds what it would have found then: its answers are those of
 the past, not those of hindsight.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 import orjson
 import polars as pl
 
-from seatrial.contract.schema import Contract
+from seatrial.contract.schema import Contract, parse_duration
 from seatrial.errors import UsageError
 
 CONCURRENCY = 8
@@ -109,10 +109,11 @@ async def replay(
 ) -> ReplayResult:
     """Send rows as requests, and their labels as outcomes, in the order of simulated time.
 
-    Time passes in slots. Before the requests of a slot, the outcomes known at its beginning
-    (inclusive) are sent; its requests then go together. With slots no longer than the data's own
-    unit of time, and one row a request, every request finds exactly what it would have found then;
-    longer slots and more rows a request are faster, and know outcomes up to a slot later.
+    Time passes in slots. Before the requests of a slot, the outcomes known before its end are
+    sent; its requests then go together. A request's features count only outcomes that had occurred
+    by its own instant, whatever the server knows besides, so every request finds exactly what it
+    would have found then, provided that no row's label is known within the slot of its request:
+    such an outcome is sent a slot later.
 
     Args:
         contract: The model's contract.
@@ -140,11 +141,11 @@ async def replay(
     async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
         run = _Replay(contract, f"{url.rstrip('/')}/v2/models/{contract.name}", session, list(pending))
         await run.check()
-        prepared = run.prepare(rows, known_at, slot)
+        prepared, length = run.prepare(rows, known_at, slot), parse_duration(slot)
         done = 0
         for (instant,), group in prepared.group_by(_SLOT, maintain_order=True):
             assert isinstance(instant, datetime)
-            await run.send_outcomes(instant)
+            await run.send_outcomes(instant + length - timedelta(microseconds=1))
             await asyncio.gather(*(run.send_rows(part) for part in group.iter_slices(rows_per_request)))
             done += group.height
             if on_progress is not None:

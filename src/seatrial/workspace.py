@@ -134,11 +134,14 @@ class Workspace:
         with store_errors(f"writing {key}"):
             obstore.put(self.store, _checked(key), content)
 
-    def list(self, prefix: str) -> list[str]:
-        """Return the keys under ``prefix``, sorted."""
+    def list(self, prefix: str, *, by_age: bool = False) -> list[str]:
+        """Return the keys under ``prefix``, sorted by name, or oldest first."""
         with store_errors(f"listing {prefix}"):
             pages = obstore.list(self.store, prefix=_checked(prefix))
-            return sorted(str(meta["path"]) for page in pages for meta in page)
+            found = [
+                (meta["last_modified"] if by_age else None, str(meta["path"])) for p in pages for meta in p
+            ]
+        return [key for _, key in sorted(found, key=lambda entry: entry if by_age else entry[1])]
 
 
 def _checked(key: str) -> str:

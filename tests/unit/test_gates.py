@@ -142,7 +142,7 @@ def test_a_gate_that_the_contract_leaves_out_is_not_judged() -> None:
     )
     verdicts = judge_gates(few, measurements())
 
-    assert ["data_tests", "minimum_quality", "parity"] == [verdict.check for verdict in verdicts]
+    assert [verdict.check for verdict in verdicts] == ["data_tests", "minimum_quality", "parity"]
 
 
 def test_no_verdict_at_all_lets_nothing_through() -> None:

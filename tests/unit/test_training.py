@@ -52,11 +52,13 @@ def test_no_row_is_learned_from_before_its_label_was_known(hours: float, validat
 
 def test_a_split_by_share_goes_by_the_order_of_the_rows() -> None:
     """Without a time the last share of the rows is the test, and the share before it the validation."""
-    rows = dataset(1_000).frame.with_columns(pl.int_range(1_000).alias(AT), pl.int_range(1_000).alias(LABELLED_AT))
+    rows = dataset(1_000).frame.with_columns(
+        pl.int_range(1_000).alias(AT), pl.int_range(1_000).alias(LABELLED_AT)
+    )
     spans = Split.model_validate({"validation": 0.2, "test": 0.2})
     parts = split_dataset(Dataset(rows, ("x",)), spans)
 
-    assert [640, 160, 200] == [part.frame.height for part in parts]
+    assert [part.frame.height for part in parts] == [640, 160, 200]
 
 
 @pytest.mark.parametrize("rows", [10, 60])

@@ -120,7 +120,7 @@ def _print_summary(summary: Summary, folder: Path) -> None:
     console.print(_months_table(summary))
     parity = summary.parity
     console.print(
-        f"Features served live and computed in training: {parity['equal']:,} of {parity['values']:,} values are the same."
+        f"Features served live and computed in training: {parity['equal']:,} of {parity['values']:,} values are equal."
     )
     total = summary.seconds["total"]
     console.print(f"\n[bold]Look at[/] (everything took {total:.0f} s)")

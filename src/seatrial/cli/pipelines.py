@@ -166,12 +166,10 @@ def compile_pipelines(
 
     Example: `seatrial compile --folder build/pipelines`
     """
-    from kfp import compiler
-
-    from seatrial.local_runs import load_pipeline
+    from seatrial.local_runs import compile_pipeline
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("training", "monitoring"):
         path = folder / f"{name}.yaml"
-        compiler.Compiler().compile(load_pipeline(name), str(path))
+        compile_pipeline(name, path)
         console.print(f"[green]✓[/] {path}")

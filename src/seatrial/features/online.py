@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -161,7 +161,7 @@ class OnlineFeatures:
         self,
         features: Features,
         tables: dict[str, pl.LazyFrame],
-        inputs: dict[str, pl.DataType | type[pl.DataType]],
+        inputs: Mapping[str, pl.DataType | type[pl.DataType]],
         *,
         use: list[str] | None = None,
     ) -> None:

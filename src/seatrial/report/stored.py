@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import obstore
-
 from seatrial.errors import UsageError
-from seatrial.workspace import Workspace, store_errors
+from seatrial.workspace import Workspace
 
 REPORT = "report.html"
 MONITORING = "monitoring.html"
@@ -48,13 +46,8 @@ def find_report(workspace: Workspace, model: str, run: str | None = None) -> str
 
 def _stored(workspace: Workspace, model: str) -> list[str]:
     """Return the keys of all reports of a model, the newest last."""
-    prefix = f"runs/{model}"
-    with store_errors(f"listing {prefix}"):
-        found = [meta for page in obstore.list(workspace.store, prefix=prefix) for meta in page]
-    pages = [meta for meta in found if meta["path"].endswith((f"/{REPORT}", f"/{MONITORING}"))]
-    return [
-        str(meta["path"]) for meta in sorted(pages, key=lambda meta: (meta["last_modified"], meta["path"]))
-    ]
+    keys = workspace.list(f"runs/{model}", by_age=True)
+    return [key for key in keys if key.endswith((f"/{REPORT}", f"/{MONITORING}"))]
 
 
 def _run(key: str) -> str:

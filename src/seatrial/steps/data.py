@@ -22,7 +22,6 @@ from seatrial.training.dataset import build_dataset, split_dataset
 from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
-
 _SHOWN = 3
 
 

@@ -21,6 +21,8 @@ from seatrial.tables import Tables
 from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
 from seatrial.workspace import Workspace
 
+_NOT_DRAWN = "<!doctype html><meta charset='utf-8'><title>Drift</title><p>This run was not asked to draw the drift.</p>"
+
 
 def monitor_key(model: str, run: str) -> str:
     """Return where a monitoring run's report lies in the workspace."""
@@ -38,6 +40,8 @@ def monitor_model(
     result_out: str,
     report_out: str,
     drift_report_out: str,
+    *,
+    draw_drift: bool = True,
 ) -> MonitorResult:
     """Judge a window of live traffic, and draw it.
 
@@ -50,7 +54,8 @@ def monitor_model(
         end: The first instant after it (not included); empty: now.
         result_out: Path for the result, as JSON.
         report_out: Path for the report, as HTML.
-        drift_report_out: Path for evidently's report, as HTML; empty: none is drawn.
+        drift_report_out: Path for evidently's report, as HTML.
+        draw_drift: Whether evidently draws its report; without it the page says that it was not asked to.
 
     Returns:
         The verdicts and what they rest on.
@@ -75,7 +80,9 @@ def monitor_model(
     write_json(result_out, result.model_dump(mode="json"))
     _say(result)
     _write_page(loaded, place, environment, run, result, report_out)
-    if drift_report_out:
+    if not draw_drift:
+        Path(drift_report_out).write_text(_NOT_DRAWN, encoding="utf-8")
+    else:
         from seatrial.monitoring.evidently_report import write_drift_report
 
         write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)

@@ -21,20 +21,23 @@ from seatrial.sources import ingest, read_source
 from seatrial.steps.files import read_json
 from seatrial.tables import Tables
 from seatrial.triggers import trigger_log
-
-from .conftest import Loop
+from support.loop import Loop
 
 START, MIDDLE, END = (datetime(2013, 3, day, tzinfo=UTC) for day in (1, 3, 4))
 
 
-async def _replay(loop: Loop, url: str, start: datetime, end: datetime, before: ReplayResult | None) -> ReplayResult:
+async def _replay(
+    loop: Loop, url: str, start: datetime, end: datetime, before: ReplayResult | None
+) -> ReplayResult:
     rows = read_source(loop.loaded, "flights").filter(
         pl.col("scheduled_departure") >= start, pl.col("scheduled_departure") < end
     )
     known_at = load_features(loop.loaded).known_at
     assert known_at is not None
     pending = before.pending if before else ()
-    return await replay(loop.loaded.contract, rows, url, known_at=known_at, slot="1m", end=end, pending=pending)
+    return await replay(
+        loop.loaded.contract, rows, url, known_at=known_at, slot="1m", end=end, pending=pending
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,9 @@ def live(loop: Loop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Repl
     validate(loop.loaded, loop.workspace, as_of=END)
     with serving(loop.workspace, str(loop.loaded.folder), tmp_path_factory.mktemp("server")) as url:
         first = asyncio.run(_replay(loop, url, START, MIDDLE, None))
-        ingest(loop.loaded, loop.workspace, periods=["2013-03-01", "2013-03-02"], tables=["flights"], until=END)
+        ingest(
+            loop.loaded, loop.workspace, periods=["2013-03-01", "2013-03-02"], tables=["flights"], until=END
+        )
         loop.run("monitoring", start="2013-02-28T22:00:00+00:00", as_of=MIDDLE.isoformat())
         second = asyncio.run(_replay(loop, url, MIDDLE, END, first))
     return {"first": first, "second": second}
@@ -56,7 +61,7 @@ def test_every_request_is_answered_and_recorded_once(loop: Loop, live: dict[str,
     found = join_outcomes(loop.workspace, "flights")
     sent = {id_ for result in results for id_ in result.prediction_ids.values()}
 
-    assert [] == [error for result in results for error in result.errors]
+    assert [error for result in results for error in result.errors] == []
     assert found.height == len(sent) > 2_000
     assert set(found["prediction_id"]) == sent
     assert found["outcome"].drop_nulls().len() == sum(result.outcomes for result in results)

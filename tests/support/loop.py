@@ -1,0 +1,48 @@
+"""The flights model with small budgets, and what a test of the whole loop holds in its hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seatrial.contract import LoadedContract
+from seatrial.local_runs import LocalRun, StepEvent, run_locally
+from seatrial.workspace import Workspace
+
+FLIGHTS = Path(__file__).parents[2] / "models" / "flights"
+TRAINED_AS_OF = "2013-03-01T00:00:00+00:00"
+SMALLER = {
+    "trials: 5": "trials: 1",
+    "sample_rows: 30000": "sample_rows: 5000",
+    "max_iter: 120": "max_iter: 40",
+    "max_iter: 400": "max_iter: 100",
+    "validation: 28d": "validation: 10d",
+    "test: 28d": "test: 10d",
+    "new_rows: 80000": "new_rows: 100",
+    "cool_down: 84d": "cool_down: 3d",
+    # A busy machine must not fail a test of what the gates do; tests/unit holds the gates themselves.
+    "maximum_milliseconds: 10": "maximum_milliseconds: 5000",
+    "maximum_minutes: 10": "maximum_minutes: 60",
+}
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A trained model in a workspace.
+
+    Attributes:
+        loaded: The smaller contract.
+        workspace: The workspace.
+        training: The run that trained it.
+        events: What its steps told.
+    """
+
+    loaded: LoadedContract
+    workspace: Workspace
+    training: LocalRun
+    events: list[StepEvent]
+
+    def run(self, pipeline: str, **arguments: str) -> LocalRun:
+        """Run a pipeline on this model."""
+        arguments |= {"model": str(self.loaded.folder), "environment": "local"}
+        return run_locally(pipeline, arguments, self.workspace, tell=self.events.append)
