@@ -58,11 +58,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a page is old")
     check = parser.parse_args().check
-    old = [path for path, text in pages().items() if not path.exists() or path.read_text() != text]
-    for path in old:
+    old = {path: text for path, text in pages().items() if not path.exists() or path.read_text() != text}
+    for path, text in old.items():
         print(f"{'old' if check else 'written'}: {path.relative_to(ROOT)}")
         if not check:
-            path.write_text(pages()[path])
+            path.write_text(text)
     return 1 if check and old else 0
 
 
