@@ -134,8 +134,9 @@ def running_totals(part: History, table: pl.DataFrame) -> pl.DataFrame:
     """Return the running count and sum of a history's value, by key and time.
 
     Returns:
-        Columns ``_key``, ``_at`` (microseconds), ``_n`` and ``_sum``, one row for each key and
-        instant, sorted by time; the totals include the instant.
+        Columns ``_key``, ``_at`` (microseconds), ``_n`` and ``_sum``, one row for each value, sorted by
+        time; of the rows of a key at one instant only the last has the totals that include the
+        instant, and it is the one that an as-of join takes.
     """
     return (
         table.select(
@@ -143,11 +144,10 @@ def running_totals(part: History, table: pl.DataFrame) -> pl.DataFrame:
             pl.col(part.time).dt.cast_time_unit("us").alias(_AT),
             # One NaN would make every later total NaN.
             pl.col(part.value).cast(pl.Float64).fill_nan(None).alias("_sum"),
+            pl.lit(1, pl.Int64).alias("_n"),
         )
         .drop_nulls()
-        .group_by(_KEY, _AT)
-        .agg(pl.len().cast(pl.Int64).alias("_n"), pl.col("_sum").sum())
-        .sort(_AT, _KEY)
+        .sort(_AT, maintain_order=True)
         .with_columns(pl.col("_n", "_sum").cum_sum().over(_KEY))
     )
 
