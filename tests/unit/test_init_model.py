@@ -102,11 +102,12 @@ def test_time_gives_durations_and_a_hint(folder: Path) -> None:
 
 
 def test_the_hint_can_be_used_as_it_stands(folder: Path) -> None:
-    """The History that the comment of features.py shows is a right one, once its comment signs are taken away."""
+    """The History that the comment of features.py shows is a right one, once it names a time."""
     created, _, _ = made_of(customers(when=dates()))
     path = created.folder / "features.py"
     text = path.read_text().replace("import Features", "import Features, History")
-    history = text[text.index("#         History(") : text.index("#         Latest(")].replace("# ", "")
+    history = text[text.index("#         History(") : text.index("#         Latest(")]
+    history = history.replace("# ", "").replace("KNOWN", "when")
     path.write_text(text.replace("    expressions=", f"    parts=(\n{history}),\n    expressions=", 1))
     check_model("m")
     assert "before_share_7d" in run_model_code(path.read_bytes(), "features.py").FEATURES.all_names

@@ -102,7 +102,8 @@ def _missing_texts(frame: pl.DataFrame) -> list[str]:
 def _refuse_hopeless(path: Path, frame: pl.DataFrame) -> None:
     if frame.height == 0:
         raise SourceError(
-            f"The data file {path} has no rows.", remedy="Check that it was written completely."
+            f"The data file {path} has no rows.",
+            remedy="Check that it was written completely, and that each quote in it is closed.",
         )
     if frame.width == 1:
         raise SourceError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from string import Template
 
 from seatrial.contract.schema import NULL_VALUES, FileSource, format_duration
@@ -102,7 +102,12 @@ def _yaml_list(names: list[str]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    match value:
+        case datetime():
+            return f"{value:%Y-%m-%d %H:%M}"
+        case float():
+            return f"{value:g}"
+    text = str(value)
     return quoted(text[:_SHOWN_CHARACTERS])[1:-1]
 
 
@@ -366,17 +371,18 @@ $expressions
 UNTIMED_HINT = """\
 # An expression is any of polars over the request's columns, such as
 #     "ratio": pl.col("a") / pl.col("b"),
-# A table that does not change with time is joined by Lookup; see docs/reference/features.md.
+# A table that does not change with time is joined by Lookup, as in models/flights/features.py.
 """
 TIMED_HINT = Template("""\
 # An expression is any of polars over the request's columns, such as
 #     "weekday": pl.col($time).dt.weekday(),
 #     "hour": pl.col($time).dt.hour(),
-# What happened before counts too, as far as it was known at known_at. Import History or Latest and
-# add, before expressions (time must say when the value became known):
+# What happened before counts too, as far as it was known by then. Import History or Latest and add,
+# before expressions (with the column that says when the label became known: by the row's own time a
+# row would count for itself, and give its label away):
 #     parts=(
 #         History(
-#             "before", "$table", by=($by,), time=$time, value=$value, windows=("7d", "28d")
+#             "before", "$table", by=($by,), time="KNOWN", value=$value, windows=("7d", "28d")
 #         ),
 #         Latest("TABLE", by=($by,), time="COLUMN", columns={"FEATURE": "COLUMN"}, within="1d"),
 #     ),
