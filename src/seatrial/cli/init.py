@@ -78,7 +78,7 @@ def _show(made: Created) -> None:
     proposal, roles = made.proposal, made.proposal.roles
     added = " (a number that prepare.py adds)" if roles.row_number else ""
     lines = {
-        "label": f"{roles.label.name}: {roles.positive} counts as yes, {roles.negative} as no",
+        "label": f"{roles.label.name}: whether it is {roles.positive}, not {roles.negative}",
         "time": roles.time.name if roles.time else "none: the rows' order counts",
         "key": f"{', '.join(roles.key)}{added}",
         "features": ", ".join(column.name for column in roles.features),

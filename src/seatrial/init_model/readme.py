@@ -17,7 +17,7 @@ _DATATYPES = {"string": "BYTES", "integer": "INT64", "number": "FP64", "boolean"
 def readme_md(proposal: Proposal) -> str:
     """Return the text of the README."""
     roles = proposal.roles
-    rows = [(roles.label.name, f"the label: {roles.positive} counts as yes, {roles.negative} as no")]
+    rows = [(roles.label.name, f"the label: whether it is {roles.positive}, not {roles.negative}")]
     if roles.time:
         rows.append((roles.time.name, "when a row happened"))
     if roles.row_number:

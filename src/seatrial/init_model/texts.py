@@ -132,7 +132,7 @@ def _column_lines(proposal: Proposal) -> str:
         if column is roles.label:
             of_numbers = column.type == "integer" and not proposal.maps_label
             rule = "type: integer, minimum: 0, maximum: 1" if of_numbers else "type: boolean"
-            comment = f"the label: {_shown(roles.positive)} counts as yes, {_shown(roles.negative)} as no"
+            comment = f"the label: whether it is {_shown(roles.positive)}, not {_shown(roles.negative)}"
         elif column is roles.time or column.name in roles.key:
             rule += ", required: true"
         reason = roles.table_only.get(column.name)
