@@ -10,10 +10,12 @@ writers of one batch cannot both win, and a writer that is killed has committed 
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -24,6 +26,7 @@ from seatrial.errors import StoreError, TableError
 from seatrial.workspace import Workspace, store_errors
 
 BATCH_COLUMN = "_batch"
+FIRST_COMMIT = "_delta_log/00000000000000000000.json"
 ATTEMPTS = 10
 COMPACT_EVERY = 100
 """Commits of a stream after which a table's small files are put together."""
@@ -35,7 +38,7 @@ class TableVersion:
 
     Attributes:
         table: Name of the table.
-        version: Delta version, counted from 0.
+        version: Delta version, counted from 1; 0 is the table without rows.
         rows: Number of rows.
         digest: SHA-256 of the rows' content, whatever their order and files.
     """
@@ -127,7 +130,7 @@ class Tables:
         return self._workspace.uri(f"{self._prefix}/{name}")
 
     def open(self, name: str, version: int | None = None) -> DeltaTable | None:
-        """Open a table, or return None where it does not exist.
+        """Open a table, or return None where it does not exist or nothing was written to it yet.
 
         Raises:
             TableError: if the table has no such version or is damaged.
@@ -137,6 +140,8 @@ class Tables:
                 newest = DeltaTable(self.uri(name))
             except TableNotFoundError:
                 return None
+            if newest.version() == 0 and version is None:
+                return None  # It was made, and nothing is in it yet.
             if version is None or version == newest.version():
                 return newest
             if not 0 <= version < newest.version():
@@ -247,10 +252,8 @@ class Tables:
             app_transactions=[Transaction(f"batch:{batch}", _as_number(digest))],
         )
         rows = frame.with_columns(pl.lit(batch).alias(BATCH_COLUMN))
-        target = table if table is not None else self.uri(name)
         with _table_errors(name):
-            if self._workspace.is_local:
-                (self._workspace.folder / self._prefix / name).mkdir(parents=True, exist_ok=True)
+            target = table if table is not None else self._make(name, rows, [BATCH_COLUMN])
             if overwrite:
                 write_deltalake(
                     target,
@@ -262,13 +265,22 @@ class Tables:
                 )
             else:
                 write_deltalake(
-                    target,
-                    rows,
-                    mode="append",
-                    partition_by=[BATCH_COLUMN],
-                    schema_mode="merge" if table is not None else None,
-                    commit_properties=properties,
+                    target, rows, mode="append", schema_mode="merge", commit_properties=properties
                 )
+
+    def _make(self, name: str, rows: pl.DataFrame, partitions: list[str]) -> DeltaTable:
+        """Make a table with no rows, at version 0; if somebody else makes it too, there is one.
+
+        delta-rs lets two writers who both make a table both write their rows, whatever their
+        transactions say. So its first commit, which only names the columns, is made elsewhere and
+        put in its place by a write that one of them wins.
+        """
+        with tempfile.TemporaryDirectory() as elsewhere:
+            write_deltalake(elsewhere, rows.clear(), partition_by=partitions)
+            first = Path(elsewhere, FIRST_COMMIT).read_bytes()
+        self._workspace.create(f"{self._prefix}/{name}/{FIRST_COMMIT}", first)
+        # At version 0: what somebody else has committed since is looked at by the commit.
+        return DeltaTable(self.uri(name), version=0)
 
     def position(self, name: str, stream: str) -> int:
         """Return how far a stream was appended to the table; 0 if it never was."""
@@ -305,9 +317,7 @@ class Tables:
             app_transactions=[Transaction(stream, position)],
         )
         with _table_errors(name):
-            if self._workspace.is_local:
-                (self._workspace.folder / self._prefix / name).mkdir(parents=True, exist_ok=True)
-            target = table if table is not None else self.uri(name)
+            target = table if table is not None else self._make(name, frame, [])
             write_deltalake(target, frame, mode="append", commit_properties=properties)
             if table is not None and table.version() % COMPACT_EVERY == 0:
                 # Many small files make reading and appending slow; readers of older versions are
@@ -342,6 +352,7 @@ class Tables:
                 **{key: commit[key] for key in shown if key in commit},
             }
             for commit in table.history()
+            if commit["version"] > 0
         ]
 
 

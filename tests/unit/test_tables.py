@@ -35,7 +35,7 @@ def test_the_same_batch_twice_adds_nothing(tables: Tables) -> None:
     again = write(tables, FIRST.reverse(), "2024-01")
 
     assert (first.status, again.status) == ("added", "unchanged")
-    assert first.version == again.version == 0
+    assert first.version == again.version == 1
     assert tables.read("t").collect().height == 2
 
 
@@ -52,7 +52,7 @@ def test_a_changed_batch_is_refused_until_replaced(tables: Tables) -> None:
 
     assert write(tables, SECOND, "2024-01", replace=True).status == "replaced"
     assert tables.batches("t") == {"2024-01": 1, "2024-02": 1}
-    assert tables.read("t", 1, batch="2024-01").collect().sort("a").equals(FIRST)
+    assert tables.read("t", 2, batch="2024-01").collect().sort("a").equals(FIRST)
 
 
 def test_a_batch_may_be_replaced_by_nothing(tables: Tables) -> None:
@@ -72,7 +72,7 @@ def test_what_a_commit_says_of_itself(tables: Tables) -> None:
 
     newest, oldest = tables.history("t")
 
-    assert (newest["version"], newest["batch"], newest["rows"]) == (1, "2024-02", "1")
+    assert (newest["version"], newest["batch"], newest["rows"]) == (2, "2024-02", "1")
     assert (oldest["digest"], oldest["source"]) == (digest_of(FIRST), "s.csv")
 
 
@@ -107,8 +107,8 @@ def test_a_version_that_is_not_there(tables: Tables) -> None:
     """The message says which version is the newest; a table that is not there says how to make it."""
     write(tables, FIRST, "2024-01")
 
-    for version in (-1, 1, 99):
-        with pytest.raises(TableError, match=f"has no version {version}: its newest is 0"):
+    for version in (-1, 2, 99):
+        with pytest.raises(TableError, match=f"has no version {version}: its newest is 1"):
             tables.read("t", version)
     with pytest.raises(TableError, match="There is no table 'u'") as caught:
         tables.read("u")
@@ -123,8 +123,8 @@ def test_a_table_s_version_has_a_digest_of_its_rows(tables: Tables) -> None:
     write(tables, SECOND, "2024-02")
 
     assert tables.version("t").digest == whole.digest
-    assert (tables.version("t").version, tables.version("t").rows) == (2, 3)
-    assert tables.version("t", 1).digest != whole.digest
+    assert (tables.version("t").version, tables.version("t").rows) == (3, 3)
+    assert tables.version("t", 2).digest != whole.digest
 
 
 def _files(tables: Tables, pattern: str) -> list[Path]:
@@ -135,7 +135,7 @@ def _files(tables: Tables, pattern: str) -> list[Path]:
     ("pattern", "damage"),
     [
         ("_delta_log/*01.json", None),
-        ("_delta_log/*02.json", b"{"),
+        ("_delta_log/*03.json", b"{"),
         ("_batch=2024-01/*.parquet", None),
         ("_batch=2024-01/*.parquet", b"PAR1"),
     ],
@@ -155,11 +155,14 @@ def test_a_damaged_table_is_refused_by_name(tables: Tables, pattern: str, damage
         tables.version("t")
 
 
-def test_a_killed_first_write_leaves_no_table(tables: Tables) -> None:
-    """Data files without a commit are no table: the next write makes it."""
+@pytest.mark.parametrize("commits", ["_delta_log/*", "_delta_log/*01.json"])
+def test_a_killed_first_write_leaves_no_table(tables: Tables, commits: str) -> None:
+    """Data files without a commit, and columns without rows, are no table: the next write makes it."""
     write(tables, FIRST, "2024-01")
-    for entry in _files(tables, "_delta_log/*"):
+    for entry in _files(tables, commits):
         entry.unlink()
+    with pytest.raises(TableError, match="There is no table 't'"):
+        tables.read("t")
 
     assert tables.batches("t") == {}
     assert write(tables, SECOND, "2024-02").status == "added"

@@ -1,0 +1,186 @@
+"""Work that is killed: at every write to the store, or at any moment: ``JOB MODEL FOLDER HOW COUNT``.
+
+This process only imports and forks. Each child does the whole work in a workspace of its own and
+is killed, as by ``kill -9``, before or after its k-th write to the store (HOW is ``writes``), or
+after some milliseconds (HOW is ``moments``). Another child then looks at what is there, does the
+work again, and looks once more. One JSON line a kill is printed. Reading changes nothing, so a kill
+at a read is one after the write before it.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pandera.polars  # noqa: F401 -- imported once here, not once a child
+import polars as pl
+
+import seatrial.tables
+from seatrial.bundle import list_bundles, load_bundle, open_trust_root
+from seatrial.contract import load_contract
+from seatrial.data_tests import validate
+from seatrial.promotion import promote, read_pointer
+from seatrial.sources import ingest
+from seatrial.tables import Tables, digest_of
+from seatrial.workspace import Workspace
+from support import bundles
+
+
+def do_ingest(model: str, workspace: Workspace) -> None:
+    """Bring the data in and test them."""
+    loaded = load_contract(model)
+    ingest(loaded, workspace, until=bundles.AS_OF)
+    validate(loaded, workspace, as_of=bundles.AS_OF)
+
+
+def look_at_tables(model: str, workspace: Workspace) -> dict[str, Any]:
+    """Return the digest and the rows of each table of each layer; rows that are there twice show."""
+    found = {}
+    for name in load_contract(model).contract.tables:
+        for layer in ("raw", "valid"):
+            tables = Tables(workspace, "visits", layer)
+            if tables.open(name) is not None:
+                rows = tables.read(name).collect()
+                found[f"{layer}.{name}"] = [
+                    digest_of(rows.select(pl.exclude("_problems"))),
+                    tables.batches(name),
+                ]
+    return found
+
+
+def do_release(_: str, workspace: Workspace) -> None:
+    """Write a bundle and promote it."""
+    digest = bundles.make_bundle(workspace)
+    bundle = load_bundle(workspace, digest, open_trust_root(workspace))
+    expected = read_pointer(workspace, "local", "visits")
+    promote(workspace, bundle, environment="local", expected=expected, reason="test", as_of=bundles.AS_OF)
+
+
+def look_at_release(_: str, workspace: Workspace) -> dict[str, Any]:
+    """Return what is listed and served; all of it must load."""
+    listed = list_bundles(workspace)
+    for digest in listed:
+        load_bundle(workspace, digest, open_trust_root(workspace))
+    pointer = read_pointer(workspace, "local", "visits")
+    if pointer.digest is not None:
+        load_bundle(workspace, pointer.digest, open_trust_root(workspace))
+    return {"bundles": len(listed), "generation": pointer.generation}
+
+
+JOBS = {"ingest": (do_ingest, look_at_tables), "release": (do_release, look_at_release)}
+
+
+def kill_at_write(number: int, when: str) -> None:
+    """Let this process be killed before or after its write of that number to the store."""
+    counter = [0]
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            counter[0] += 1
+            mine = counter[0]
+            if mine == number and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            try:
+                return call(*arguments, **options)
+            finally:
+                if mine == number and when == "after":
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        return wrapper
+
+    obstore.put = counted(obstore.put)
+    seatrial.tables.write_deltalake = counted(seatrial.tables.write_deltalake)
+
+
+def forked(work: Callable[[], Any]) -> tuple[int, Any]:
+    """Run work in a child and return its exit status and what it returned."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        try:
+            result = work()
+            os.write(write, json.dumps(result).encode())
+        except BaseException:  # noqa: BLE001 -- whatever it was, the parent tells it
+            os.write(write, json.dumps({"error": traceback.format_exc()}).encode())
+            os._exit(1)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    return status, json.loads(said) if said else None
+
+
+def after_kill(job: str, model: str, folder: Path) -> dict[str, Any]:
+    """Look at what is there, do the work again, and look once more."""
+    do, look = JOBS[job]
+
+    def recover() -> dict[str, Any]:
+        workspace = Workspace.open(folder)
+        between = look(model, workspace)
+        do(model, workspace)
+        return {"between": between, "done": look(model, workspace)}
+
+    _, found = forked(recover)
+    return found
+
+
+def at_writes(job: str, model: str, folder: Path) -> None:
+    """Kill before and after each write, until the work is done before that write comes."""
+    do, _ = JOBS[job]
+    for number in range(1, 1_000):
+        for when in ("before", "after"):
+            mine = folder / f"{number}-{when}"
+
+            def work(number: int = number, when: str = when, mine: Path = mine) -> None:
+                kill_at_write(number, when)
+                do(model, Workspace.open(mine))
+
+            status, said = forked(work)
+            if status == 0:
+                return
+            killed = os.WIFSIGNALED(status)
+            print(
+                json.dumps({"at": mine.name, "killed": killed, "said": said, **after_kill(job, model, mine)})
+            )
+
+
+def at_moments(job: str, model: str, folder: Path, count: int) -> None:
+    """Kill at random moments of the work, as long as it takes undisturbed."""
+    do, _ = JOBS[job]
+    began = time.monotonic()
+    forked(lambda: do(model, Workspace.open(folder / "undisturbed")))
+    takes = time.monotonic() - began
+    random_ = random.Random(0)
+    for number in range(count):
+        mine = folder / str(number)
+        child = os.fork()
+        if child == 0:
+            do(model, Workspace.open(mine))
+            os._exit(0)
+        time.sleep(random_.uniform(0, takes))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        killed = os.WIFSIGNALED(status)
+        print(json.dumps({"at": str(number), "killed": killed, **after_kill(job, model, mine)}))
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    job, model, folder, how, count = sys.argv[1:]
+    if how == "writes":
+        at_writes(job, model, Path(folder))
+    else:
+        at_moments(job, model, Path(folder), int(count))
+
+
+if __name__ == "__main__":
+    main()
