@@ -48,7 +48,10 @@ def compute_features(
         frame, order = _in_time(features, rows)
         parts = [part for part in features.parts if not needed.isdisjoint(part.names)]
         made = [_make(part, frame, _table(part, tables), order) for part in parts]
-        return pl.concat([frame, *made], how="horizontal").with_columns(expressions).select(wanted)
+        # What nobody needs is left behind: to bring a column beside the others may copy it.
+        own = frame.select(column for column in frame.columns if column in needed)
+        beside = [found for found in (own, *made) if found.width] or [frame]
+        return pl.concat(beside, how="horizontal").with_columns(expressions).select(wanted)
     except pl.exceptions.PolarsError as error:
         raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
 
