@@ -19,6 +19,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -48,6 +49,7 @@ MODEL = "flights"
 ENVIRONMENT = "local"
 HISTORY_UNTIL = "2013-06"
 LIVE_MONTHS = ("2013-07", "2013-08", "2013-09", "2013-10", "2013-11", "2013-12")
+FEED = "weather"
 MARKER = ".seatrial-demo"
 START_SECONDS = 60.0
 SHIP_SECONDS = 60.0
@@ -188,6 +190,17 @@ def _wait_for_address(process: subprocess.Popen[bytes], address: Path, log: Path
     raise SeatrialError(f"The server did not get ready: {' '.join(last)}", remedy=f"Its log is in {log}.")
 
 
+def _wait_for_table(url: str, table: str, version: int) -> None:
+    """Wait until the server's features know a table at this version or a later one."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{url}/v2/models/{MODEL}") as answer:  # noqa: S310 -- our own server's address
+            if orjson.loads(answer.read())["parameters"]["tables"].get(table, -1) >= version:
+                return
+        time.sleep(0.1)
+    raise SeatrialError(f"The server did not take version {version} of {table} within {START_SECONDS:g} s.")
+
+
 class Traffic:
     """Live traffic of one month after the other, in a thread of its own.
 
@@ -201,7 +214,7 @@ class Traffic:
     def __init__(self, loaded: LoadedContract, rows: pl.DataFrame, url: str, narrator: Narrator) -> None:
         self._loaded = loaded
         self._rows = rows
-        self._url = url
+        self.url = url
         self._narrator = narrator
         self._known_at = load_features(loaded).known_at
         self._thread: threading.Thread | None = None
@@ -247,7 +260,7 @@ class Traffic:
                 replay(
                     self._loaded.contract,
                     rows,
-                    self._url,
+                    self.url,
                     known_at=self._known_at,
                     slot=SLOT,
                     rows_per_request=rows_per_request,
@@ -298,6 +311,7 @@ class Demo:
         started = time.perf_counter()
         self._train()
         rows = read_source(self._loaded, self._loaded.contract.prediction.table)
+        self._feed_weather(self._months[0])
         with serving(self._workspace, MODEL, self._folder) as url:
             self._narrator.note(f"serving at {url}")
             traffic = Traffic(self._loaded, rows, url, self._narrator)
@@ -356,7 +370,6 @@ class Demo:
 
     def _live(self, traffic: Traffic) -> None:
         self._narrator.stage(f"{self._months[0]} arrives as live traffic: a request for each flight")
-        self._feed_weather(self._months[0])
         traffic.start(self._months[0], 1)
         for place, name in enumerate(self._months):
             month = Month(name)
@@ -364,7 +377,7 @@ class Demo:
                 self._end_of(month, traffic.finish())
             if place + 1 < len(self._months):
                 # Traffic never stops: the next month begins while this one is looked at.
-                self._feed_weather(self._months[place + 1])
+                self._feed_weather(self._months[place + 1], traffic.url)
                 traffic.is_throttled = True
                 traffic.start(self._months[place + 1], ROWS_TOGETHER)
             with self._stage(
@@ -373,11 +386,14 @@ class Demo:
                 self._look_back(month)
             self.summary.months.append(month)
 
-    def _feed_weather(self, month: str) -> None:
+    def _feed_weather(self, month: str, url: str = "") -> None:
         """Bring a month of weather, as its hourly feed would; a request sees none that is later than it."""
         end = Period.parse(month).end
-        ingest(self._loaded, self._workspace, periods=[month], tables=["weather"], until=end)
+        ingest(self._loaded, self._workspace, periods=[month], tables=[FEED], until=end)
         validate(self._loaded, self._workspace, as_of=end)
+        table = Tables(self._workspace, MODEL, "valid").open(FEED)
+        if url and table is not None:
+            _wait_for_table(url, FEED, table.version())
 
     def _window(self, month: str) -> tuple[datetime, datetime]:
         """When a month's flights are asked about: from its first departure on, two hours earlier."""

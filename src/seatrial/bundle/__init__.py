@@ -10,7 +10,7 @@ from seatrial.bundle.content import BundleSchema, InputColumn
 from seatrial.bundle.manifest import Manifest, ManifestFile
 from seatrial.bundle.signing import Signer, TrustRoot, open_signer, open_trust_root
 from seatrial.bundle.store import Bundle, list_bundles, load_bundle, write_bundle
-from seatrial.bundle.unpickling import forbid_unpickling
+from seatrial.unpickling import forbid_unpickling
 
 __all__ = [
     "Bundle",

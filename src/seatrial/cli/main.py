@@ -6,10 +6,12 @@ import sys
 
 from seatrial.cli import check, data, demo, init, models, pipelines, report, serve
 from seatrial.cli.app import run
+from seatrial.unpickling import forbid_unpickling
 
 __all__ = ["check", "data", "demo", "init", "main", "models", "pipelines", "report", "serve"]
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    forbid_unpickling()
     sys.exit(run())

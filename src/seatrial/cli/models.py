@@ -47,11 +47,10 @@ def models(model: Model, workspace: WorkspaceOption = None, as_json: Json = Fals
 
 
 def _load(digest: str, workspace: str | None) -> Bundle:
-    from seatrial.bundle import forbid_unpickling, load_bundle, open_trust_root
+    from seatrial.bundle import load_bundle, open_trust_root
     from seatrial.bundle.store import find_bundle
     from seatrial.workspace import Workspace
 
-    forbid_unpickling()
     place = Workspace.open(workspace)
     return load_bundle(place, find_bundle(place, digest), open_trust_root(place))
 

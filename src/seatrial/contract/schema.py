@@ -121,9 +121,7 @@ Source = Annotated[FileSource | PackageSource, Field(discriminator="kind")]
 class Column(Section):
     """What values a column may have. A row that breaks a rule goes to quarantine."""
 
-    type: ColumnType = Field(
-        description="Type of the values; `time` is an instant in UTC."
-    )
+    type: ColumnType = Field(description="Type of the values; `time` is an instant in UTC.")
     required: bool = Field(False, description="Whether a missing value is a broken rule.")
     minimum: float | None = Field(None, description="Smallest value (inclusive).")
     maximum: float | None = Field(None, description="Largest value (inclusive).")

@@ -8,6 +8,7 @@ they count once (threats: F5). A store that fails only delays: the segments stay
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
             read = [_read(segment) for segment in chunk]
             for table in (PREDICTIONS_TABLE, OUTCOMES_TABLE):
                 _append(tables, table, f"feedback:{epoch}", read)
+            # The tables' files are not synced when they are committed; the segments are, and go only after.
+            os.sync()
             for one in read:
                 _dispose(one)
             segments += len(read)

@@ -19,7 +19,7 @@ from seatrial.steps.files import (
 )
 from seatrial.tables import Tables, versions_to_json
 from seatrial.training.dataset import build_dataset, split_dataset
-from seatrial.verdicts import Outcome
+from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 
 _SHOWN = 3
@@ -89,13 +89,8 @@ def validate_data(
     )
     failed = [(c, v) for c in checks for v in c.verdicts if v.outcome is Outcome.FAIL]
     if failed:
-        lines = [
-            f"{v.message} It must be {'at most' if 'rows' not in v.check else 'at least'} {v.bound:g}. "
-            f"Got {v.value if v.value is None else f'{v.value:g}'} instead."
-            for _, v in failed
-        ]
         raise DataTestError(
-            "The data tests failed: " + " ".join(lines),
+            "The data tests failed: " + " ".join(_said(verdict) for _, verdict in failed),
             remedy=f"Look at the rows: seatrial data show {loaded.contract.name} {failed[0][0].table} --layer "
             "quarantine. Correct the source and ingest it with --replace.",
         )
@@ -103,6 +98,14 @@ def validate_data(
     write_json(versions_out, versions_to_json([valid.version(name) for name in loaded.contract.tables]))
     write_json(profiles_out, {name: profile(valid.read(name).collect()) for name in loaded.contract.tables})
     return quarantined
+
+
+def _said(verdict: Verdict) -> str:
+    wanted = "at least" if verdict.check.startswith("data.rows.") else "at most"
+    bound, got = (
+        "nothing" if n is None else f"{n:g} {verdict.unit}".rstrip() for n in (verdict.bound, verdict.value)
+    )
+    return f"{verdict.message} It must be {wanted} {bound}. Got {got} instead."
 
 
 @reported

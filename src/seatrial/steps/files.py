@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import orjson
 import polars as pl
 
+from seatrial.bundle import forbid_unpickling
 from seatrial.contract.load import LoadedContract
 from seatrial.data_tests import BatchCheck
 from seatrial.errors import SeatrialError
@@ -32,10 +33,14 @@ FAILURE = "seatrial-failure: "
 
 
 def reported(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Let a step say in its log, in a line that a machine can read, which of our errors ended it."""
+    """Let a step say in its log, in a line that a machine can read, which of our errors ended it.
+
+    A step's process does nothing else, so here it is also kept from unpickling.
+    """
 
     @functools.wraps(step)
     def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        forbid_unpickling()
         try:
             return step(*args, **kwargs)
         except SeatrialError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from seatrial.bundle import BundleSchema, forbid_unpickling, load_bundle, open_trust_root
+from seatrial.bundle import BundleSchema, load_bundle, open_trust_root
 from seatrial.bundle.content import ONNX, SCHEMA, SKOPS
 from seatrial.bundle.store import find_bundle
 from seatrial.contract.load import LoadedContract
@@ -112,7 +112,6 @@ def evaluate_model(
     Raises:
         SeatrialError: if the model's files cannot be used.
     """
-    forbid_unpickling()
     loaded, place, test = check_model(model), Workspace.open(workspace), read_dataset(test_in)
     schema = BundleSchema.model_validate_json((Path(model_in) / SCHEMA).read_bytes())
     session = open_session((Path(model_in) / ONNX).read_bytes())
@@ -223,7 +222,6 @@ def judge_model(
     Raises:
         SeatrialError: if the model's files cannot be used.
     """
-    forbid_unpickling()
     loaded, place = check_model(model), Workspace.open(workspace)
     verdicts = judge_gates(loaded.contract.gates, _measure(loaded, place, environment, files))
     for verdict in verdicts:
@@ -337,7 +335,6 @@ def evaluate_bundle(
         UsageError: if nothing serves in the environment.
         SeatrialError: if the bundle or the tables cannot be used.
     """
-    forbid_unpickling()
     loaded, place = check_model(model), Workspace.open(workspace)
     pointer = read_pointer(place, environment, loaded.contract.name)
     if not digest and pointer.digest is None:

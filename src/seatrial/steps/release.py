@@ -161,9 +161,10 @@ def _promote_if_allowed(
     name = loaded.contract.name
     champion = (found["evaluation"]["champion"] or {}).get("digest")
     pointer = read_pointer(workspace, environment, name)
-    if pointer.digest not in (champion, bundle.digest) and champion is not None:
+    if pointer.digest not in (champion, bundle.digest):
         raise PointerMovedError(
-            f"{environment} serves {str(pointer.digest)[:12]} now, but the model was compared with {champion[:12]}.",
+            f"{environment} serves {str(pointer.digest)[:12]} now, but the model was compared with "
+            f"{champion[:12] if champion else 'none'}.",
             remedy="Run the training again, so that it is compared with what serves now.",
         )
     try:

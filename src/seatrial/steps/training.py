@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from seatrial.bundle import BundleSchema, InputColumn, forbid_unpickling
+from seatrial.bundle import BundleSchema, InputColumn
 from seatrial.bundle.content import BACKGROUND, BASELINE, ONNX, SCHEMA, SKOPS
 from seatrial.contract.load import LoadedContract
 from seatrial.model_check import check_model
@@ -61,7 +61,6 @@ def train_model(model: str, training_in: str, validation_in: str, model_out: str
     Raises:
         TrainingError: if no candidate can be fitted or exported.
     """
-    forbid_unpickling()
     # Threads that wait must not spin: on a machine with other work to do that slows training tenfold.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     loaded = check_model(model)
