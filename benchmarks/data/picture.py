@@ -48,7 +48,12 @@ def draw_bars(comparisons: dict[str, list[Seen]], loop: dict[str, float], path: 
         _draw_comparison(axis, title, seen)
     if loop:
         _draw_loop(axes[-1, 0], loop)
-    figure.text(0.01, 0.005, "One run on a shared machine: take the ratios, not the seconds.", fontsize=8)
+    figure.text(
+        0.01,
+        0.005,
+        "Logarithmic bars. One run on a shared machine: take the ratios, not the seconds.",
+        fontsize=8,
+    )
     figure.tight_layout(rect=(0, 0.02, 1, 1))
     figure.savefig(path, dpi=130)
     plt.close(figure)
@@ -62,8 +67,9 @@ def _draw_comparison(axis: Axes, title: str, seen: list[Seen]) -> None:
     axis.set_xscale("log")
     axis.set_xlim(min(medians) / 3, max(medians) * 6)
     axis.invert_yaxis()
+    axis.xaxis.set_visible(False)  # each bar says its time
     axis.set_title(title, loc="left", fontsize=10)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["top", "right", "bottom"]].set_visible(False)
     for place, median in enumerate(medians):
         times = "" if place == 0 else f"  ({median / medians[0]:.3g} times)"
         axis.text(median * 1.1, place, f"{median:.3g} s{times}", va="center", fontsize=9)
@@ -101,9 +107,10 @@ def draw_growth(growths: dict[str, list[Curve]], path: Path) -> None:
             axes[0, column].loglog(curve.sizes, curve.seconds, label=curve.name, **style)
             axes[1, column].loglog(curve.sizes, curve.peak_mib, label=curve.name, **style)
         axes[0, column].set_title(title, fontsize=10)
-        axes[0, column].legend(fontsize=8, frameon=False)
+        axes[0, column].legend(fontsize=8, frameon=False, loc="upper left")
         axes[1, column].set_xlabel("rows")
         for axis in axes[:, column]:
+            axis.minorticks_off()
             axis.grid(visible=True, linewidth=0.4, color="#dddddd")
             axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].set_ylabel("seconds")
