@@ -386,9 +386,11 @@ def errors_page() -> str:
     lines = ["# Errors and exit codes", "", MADE, "", *_errors_preface()]
     lines += table(("exit code", "class", "is a", "when"), *rows)
     lines += [
-        "Beside them: 0 is success, and 130 is Ctrl-C. `train` and `monitor` exit with 9 when a gate or a"
+        "Beside them: 0 is success, 70 is a mistake of ours (or of the model's own code; `--debug` shows where),",
+        "130 is Ctrl-C, and 141 that whoever read the output wanted no more. `train` and `monitor` exit with 9",
+        "when a gate or a check failed, and their report says which.",
+        "",
     ]
-    lines += ["check failed, and their report says which.", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

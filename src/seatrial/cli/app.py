@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
+
+OUR_MISTAKE = 70
+"""Exit code for what is no error that a user can act on (EX_SOFTWARE of sysexits)."""
+CTRL_C = 130
+BROKEN_PIPE = 141
+_STANDARD_OUTPUT = 1
 
 app = typer.Typer(
     name="seatrial",
@@ -63,23 +71,46 @@ def run() -> int:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         result = app(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except typer.TyperException as error:
+        return _show_misuse(error)
+    except (KeyboardInterrupt, typer.Abort):
+        result = CTRL_C
+    except (BrokenPipeError, SystemExit) as error:  # typer makes one of the other.
+        cause = error.__context__ if isinstance(error, SystemExit) else error
+        if not isinstance(cause, BrokenPipeError):
+            raise
+        # Whoever read our output wants no more of it; Python would complain once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _STANDARD_OUTPUT)
+        return BROKEN_PIPE
     except SeatrialError as error:
         if debug:
             raise
-        errors.print(f"[bold red]error:[/] {_escaped(error.message)}")
-        if error.remedy:
-            errors.print(f"[bold]What to do:[/] {_escaped(error.remedy)}")
-        return error.exit_code
-    except typer._click.exceptions.ClickException as error:  # noqa: SLF001 -- typer keeps its click private
-        error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+        return _show(error.message, error.remedy, error.exit_code)
+    except BaseException as error:
+        if debug:
+            raise
+        what = (str(error).splitlines() or [""])[0]
+        remedy = (
+            "Run it again with --debug to see where, and report it, unless it is in the model's own code."
+        )
+        return _show(f"This should not have happened: {type(error).__name__}: {what}", remedy, OUR_MISTAKE)
+    if result == CTRL_C:
         errors.print("Stopped.")
-        return 130
     return result if isinstance(result, int) else 0
 
 
-def _escaped(text: str) -> str:
-    from rich.markup import escape
+def _show(message: str, remedy: str, exit_code: int) -> int:
+    """Print an error and return its exit code."""
+    errors.print(f"[bold red]error:[/] {escape(message)}")
+    if remedy:
+        errors.print(f"[bold]What to do:[/] {escape(remedy)}")
+    return exit_code
 
-    return escape(text)
+
+def _show_misuse(error: typer.TyperException) -> int:
+    """Print what is wrong with a command line; a group without a command has printed its help."""
+    message, context = error.format_message().strip(), getattr(error, "ctx", None)
+    if not message:
+        return error.exit_code
+    return _show(message, f"See: {context.command_path} --help" if context else "", error.exit_code)

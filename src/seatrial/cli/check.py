@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.markup import escape
+
 from seatrial.cli.app import Json, Model, app, console, print_json
 
 
@@ -19,6 +21,6 @@ def check(model: Model, as_json: Json = False) -> None:
         return
     contract = loaded.contract
     console.print(
-        f"[green]✓[/] {loaded.path}: {len(contract.tables)} tables, {len(contract.candidates)} candidates, "
-        f"{len(contract.gates.model_fields_set)} gates."
+        f"[green]✓[/] {escape(str(loaded.path))}: {len(contract.tables)} tables, "
+        f"{len(contract.candidates)} candidates, {len(contract.gates.model_fields_set)} gates."
     )

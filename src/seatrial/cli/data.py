@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
 
@@ -80,18 +82,16 @@ def log(model: Model, table: TableName, workspace: WorkspaceOption = None, as_js
     from seatrial.tables import Tables
     from seatrial.workspace import Workspace
 
-    name = load_contract(model).contract.name
-    commits = Tables(Workspace.open(workspace), name, "raw").history(table)
+    contract = load_contract(model).contract
+    _refuse_unknown(table, list(contract.tables))
+    commits = Tables(Workspace.open(workspace), contract.name, "raw").history(table)
     if as_json:
         print_json(commits)
         return
     shown = Table("version", "time", "operation", "batch", "rows", "digest", "source")
     for commit in commits:
-        shown.add_row(
-            *(str(commit.get(key, ""))[:60] for key in ("version", "time", "operation", "batch", "rows")),
-            str(commit.get("digest", ""))[:12],
-            str(commit.get("source", "")),
-        )
+        texts = [str(commit.get(key, ""))[:60] for key in ("version", "time", "operation", "batch", "rows")]
+        shown.add_row(*texts, str(commit.get("digest", ""))[:12], Text(str(commit.get("source", ""))))
     console.print(shown if commits else f"The table {table!r} is empty: nothing was ingested yet.")
 
 
@@ -99,9 +99,14 @@ def log(model: Model, table: TableName, workspace: WorkspaceOption = None, as_js
 def show(
     model: Model,
     table: TableName,
-    version: Annotated[int | None, typer.Option(help="An earlier version.", show_default=False)] = None,
-    layer: Annotated[str, typer.Option(help="raw, valid or quarantine.")] = "raw",
-    rows: Annotated[int, typer.Option(help="Rows to show.")] = 10,
+    version: Annotated[
+        int | None, typer.Option(help="An earlier version.", min=0, show_default=False)
+    ] = None,
+    layer: Annotated[
+        Literal["raw", "valid", "quarantine"],
+        typer.Option(help="As it came, what passed the data tests, or what was set aside."),
+    ] = "raw",
+    rows: Annotated[int, typer.Option(help="Rows to show.", min=0)] = 10,
     workspace: WorkspaceOption = None,
     as_json: Json = False,
 ) -> None:
@@ -110,18 +115,23 @@ def show(
     Example: `seatrial data show flights weather --layer quarantine`
     """
     from seatrial.contract import load_contract
-    from seatrial.errors import UsageError
     from seatrial.tables import Tables
     from seatrial.workspace import Workspace
 
-    if layer not in ("raw", "valid", "quarantine"):
-        raise UsageError(f"The layer must be raw, valid or quarantine. Got {layer!r} instead.")
-    name = load_contract(model).contract.name
-    frame = Tables(Workspace.open(workspace), name, layer).read(table, version).head(rows).collect()
+    contract = load_contract(model).contract
+    _refuse_unknown(table, list(contract.tables))
+    frame = Tables(Workspace.open(workspace), contract.name, layer).read(table, version).head(rows).collect()
     if as_json:
         print_json(frame.to_dicts())
         return
-    shown = Table(*frame.columns)
+    shown = Table(*(escape(name) for name in frame.columns))
     for row in frame.iter_rows():
-        shown.add_row(*(str(value) for value in row))
+        shown.add_row(*(Text(str(value)) for value in row))
     console.print(shown)
+
+
+def _refuse_unknown(table: str, tables: list[str]) -> None:
+    from seatrial.errors import UsageError
+
+    if table not in tables:
+        raise UsageError(f"There is no table {table!r} in the contract. It has: {', '.join(tables)}.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from seatrial.cli.app import AsOf, Environment, Json, Model, WorkspaceOption, app, console, print_json
 
@@ -82,7 +83,7 @@ def show(digest: Digest, workspace: WorkspaceOption = None, as_json: Json = Fals
             "" if n is None else f"{n:.4g} {verdict.unit}" for n in (verdict.value, verdict.bound)
         )
         colour = _COLOURS[verdict.outcome]
-        shown.add_row(f"[{colour}]{verdict.outcome}[/]", verdict.check, value, bound, verdict.message)
+        shown.add_row(f"[{colour}]{verdict.outcome}[/]", verdict.check, value, bound, Text(verdict.message))
     console.print(shown)
     files = Table("file", "bytes", "sha256")
     for file in loaded.manifest.files:
