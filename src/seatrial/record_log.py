@@ -41,12 +41,20 @@ class RecordLog:
     prefix: str
 
     def last(self) -> Record | None:
-        """Return the newest record, or None if there is none."""
+        """Return the newest record, or None if there is none.
+
+        Raises:
+            StoreError: if the store failed or the record is damaged.
+        """
         keys = self._keys()
         return self._read(keys[-1]) if keys else None
 
     def all(self) -> list[Record]:
-        """Return every record, oldest first."""
+        """Return every record, oldest first.
+
+        Raises:
+            StoreError: if the store failed or a record is damaged.
+        """
         return [self._read(key) for key in self._keys()]
 
     def append(self, content: dict[str, Any], *, after: int) -> Record:
@@ -59,6 +67,7 @@ class RecordLog:
         Raises:
             PointerMovedError: if somebody else has written that record in the meantime, or there is
                 no record ``after``: the writer looked at another log.
+            StoreError: if the store failed.
         """
         if after and self.workspace.get(self._key(after)) is None:
             raise PointerMovedError(

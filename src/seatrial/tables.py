@@ -134,6 +134,7 @@ class Tables:
 
         Raises:
             TableError: if the table has no such version or is damaged.
+            StoreError: if the store failed.
         """
         with _table_errors(name):
             try:
@@ -160,6 +161,7 @@ class Tables:
 
         Raises:
             TableError: if there is no such table or version.
+            StoreError: if the store failed.
         """
         table = self.open(name, version)
         if table is None:
@@ -173,7 +175,12 @@ class Tables:
         return frame.drop(BATCH_COLUMN, strict=False)
 
     def batches(self, name: str) -> dict[str, int]:
-        """Return the rows of each batch in the table, by the batch's name."""
+        """Return the rows of each batch in the table, by the batch's name.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
         table = self.open(name)
         if table is None:
             return {}
@@ -283,7 +290,12 @@ class Tables:
         return DeltaTable(self.uri(name), version=0)
 
     def position(self, name: str, stream: str) -> int:
-        """Return how far a stream was appended to the table; 0 if it never was."""
+        """Return how far a stream was appended to the table; 0 if it never was.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
         table = self.open(name)
         return (table.transaction_version(stream) or 0) if table is not None else 0
 
@@ -331,6 +343,7 @@ class Tables:
 
         Raises:
             TableError: if there is no such table or version.
+            StoreError: if the store failed.
         """
         if version is None and (newest := self.open(name)) is not None:
             version = newest.version()
@@ -339,7 +352,12 @@ class Tables:
         return TableVersion(name, version or 0, frame.height, digest_of(frame))
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Return the table's commits, newest first: version, time, operation and its facts."""
+        """Return the table's commits, newest first: version, time, operation and its facts.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
         table = self.open(name)
         if table is None:
             return []

@@ -109,7 +109,11 @@ class Workspace:
         return f"{self.root}/{key}"
 
     def get(self, key: str) -> bytes | None:
-        """Return an object's bytes, or None where there is no such object."""
+        """Return an object's bytes, or None where there is no such object.
+
+        Raises:
+            StoreError: if the store failed, or the key is none.
+        """
         with store_errors(f"reading {key}"):
             try:
                 return obstore.get(self.store, _checked(key)).bytes().to_bytes()
@@ -121,6 +125,9 @@ class Workspace:
 
         Returns:
             Whether it was written; False if the object exists already, which is left as it is.
+
+        Raises:
+            StoreError: if the store failed, or the key is none.
         """
         with store_errors(f"writing {key}"):
             try:
@@ -130,12 +137,20 @@ class Workspace:
         return True
 
     def put(self, key: str, content: bytes) -> None:
-        """Write an object, all at once, in the place of what was there."""
+        """Write an object, all at once, in the place of what was there.
+
+        Raises:
+            StoreError: if the store failed, or the key is none.
+        """
         with store_errors(f"writing {key}"):
             obstore.put(self.store, _checked(key), content)
 
     def list(self, prefix: str, *, by_age: bool = False) -> list[str]:
-        """Return the keys under ``prefix``, sorted by name, or oldest first."""
+        """Return the keys under ``prefix``, sorted by name, or oldest first.
+
+        Raises:
+            StoreError: if the store failed, or the prefix is no key.
+        """
         with store_errors(f"listing {prefix}"):
             pages = obstore.list(self.store, prefix=_checked(prefix))
             found = [
