@@ -254,7 +254,7 @@ def test_a_bundle_without_a_baseline_cannot_be_watched(bundle: Bundle) -> None:
     """A bundle that lacks its baseline is an error that names the file."""
     files = {name: content for name, content in bundle.files.items() if name != names.BASELINE}
 
-    with pytest.raises(BundleError, match=r"has no usable baseline\.json"):
+    with pytest.raises(BundleError, match=r"has no baseline\.json"):
         judged(Bundle(bundle.digest, bundle.manifest, files, "me"), window(bundle, *draw(5, 2)))
 
 
