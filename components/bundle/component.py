@@ -18,6 +18,6 @@ def bundle(model: str, workspace: str, fitted: dsl.Input[dsl.Model], found: dsl.
     Returns:
         The bundle's digest, which names it from now on.
     """
-    from seatrial.steps import bundle_model
+    from seatrial.steps.release import bundle_model
 
     return bundle_model(model, workspace, fitted.path, found.path)

@@ -30,7 +30,7 @@ def evaluate(
         figures: The figures on the test rows.
         curves: ROC curve and confusion matrix.
     """
-    from seatrial.steps import evaluate_model
+    from seatrial.steps.judging import evaluate_model
 
     found = evaluate_model(
         model, workspace, environment, fitted.path, test.path, versions.path, evaluation.path

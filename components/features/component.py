@@ -25,6 +25,6 @@ def features(
     Returns:
         Number of rows.
     """
-    from seatrial.steps import make_features
+    from seatrial.steps.data import make_features
 
     return make_features(model, workspace, as_of, versions.path, dataset.path)

@@ -41,7 +41,7 @@ def gates(
     Returns:
         Whether every gate passed.
     """
-    from seatrial.steps import RunFiles, judge_model
+    from seatrial.steps.judging import RunFiles, judge_model
 
     files = RunFiles(fitted.path, test.path, versions.path, checks.path, profiles.path, evaluation.path)
     return judge_model(model, workspace, environment, run, as_of, files, found.path, verdicts.path)

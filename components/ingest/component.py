@@ -18,6 +18,6 @@ def ingest(model: str, workspace: str, as_of: str, batches: dsl.Output[dsl.Artif
     Returns:
         Number of rows that were added or replaced.
     """
-    from seatrial.steps import ingest_data
+    from seatrial.steps.data import ingest_data
 
     return ingest_data(model, workspace, as_of, batches.path)

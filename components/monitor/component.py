@@ -39,7 +39,7 @@ def monitor(
     Returns:
         Whether a verdict failed.
     """
-    from seatrial.steps import monitor_model
+    from seatrial.steps.watching import monitor_model
 
     paths = (result.path, page.path, drift.path)
     found = monitor_model(model, workspace, environment, run, start, as_of, *paths, draw_drift=draw_drift)

@@ -22,6 +22,6 @@ def register(
     Returns:
         Whether the environment serves the bundle now.
     """
-    from seatrial.steps import register_model
+    from seatrial.steps.release import register_model
 
     return register_model(model, workspace, environment, digest, report, found.path)

@@ -18,6 +18,6 @@ def report(workspace: str, digest: str, found: dsl.Input[dsl.Artifact], page: ds
     Returns:
         The report's address in the workspace.
     """
-    from seatrial.steps import write_report
+    from seatrial.steps.release import write_report
 
     return write_report(workspace, digest, found.path, page.path)

@@ -22,6 +22,6 @@ def split(
         validation: The rows after them, to tune and choose by.
         test: The last rows, for evaluation and gates alone.
     """
-    from seatrial.steps import split_rows
+    from seatrial.steps.data import split_rows
 
     split_rows(model, dataset.path, training.path, validation.path, test.path)

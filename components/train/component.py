@@ -22,7 +22,7 @@ def train(
         fitted: The model as ONNX and skops, with its schema, drift baseline and training facts.
         figures: Each candidate's validation metric, and what training cost in time and energy.
     """
-    from seatrial.steps import train_model
+    from seatrial.steps.training import train_model
 
     for name, value in train_model(model, training.path, validation.path, fitted.path).items():
         figures.log_metric(name, value)

@@ -29,6 +29,6 @@ def trigger(
     Returns:
         Whether to train again now.
     """
-    from seatrial.steps import decide_retraining
+    from seatrial.steps.watching import decide_retraining
 
     return decide_retraining(model, workspace, environment, run, as_of, result.path, decision.path)

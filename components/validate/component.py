@@ -31,7 +31,7 @@ def validate(
     Returns:
         Number of rows in quarantine.
     """
-    from seatrial.steps import validate_data
+    from seatrial.steps.data import validate_data
 
     quarantined = validate_data(model, workspace, as_of, checks.path, versions.path, profiles.path)
     figures.log_metric("rows_ingested", rows_ingested)

@@ -12,10 +12,10 @@ from seatrial.workspace import Workspace
 FLIGHTS = Path(__file__).parents[2] / "models" / "flights"
 TRAINED_AS_OF = "2013-03-01T00:00:00+00:00"
 SMALLER = {
-    "trials: 5": "trials: 1",
-    "sample_rows: 30000": "sample_rows: 5000",
-    "max_iter: 120": "max_iter: 40",
-    "max_iter: 400": "max_iter: 100",
+    "trials: 4": "trials: 1",
+    "sample_rows: 20000": "sample_rows: 5000",
+    "max_iter: 100": "max_iter: 40",
+    "max_iter: 400": "max_iter: 99",
     "validation: 28d": "validation: 10d",
     "test: 28d": "test: 10d",
     "new_rows: 80000": "new_rows: 100",

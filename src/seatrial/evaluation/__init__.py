@@ -13,6 +13,7 @@ from seatrial.evaluation.curves import (
     cost_curve,
     precision_recall_points,
     roc_points,
+    roc_thresholds,
     wilson_interval,
 )
 from seatrial.evaluation.intervals import Interval, bootstrap_intervals, paired_difference
@@ -59,6 +60,7 @@ __all__ = [
     "paired_difference",
     "precision_recall_points",
     "roc_points",
+    "roc_thresholds",
     "slice_metrics",
     "wilson_interval",
 ]

@@ -112,6 +112,15 @@ def roc_points(labels: ArrayLike, probabilities: ArrayLike) -> Curve:
     return Curve(x=_listed(x[keep]), y=_listed(y[keep]))
 
 
+def roc_thresholds(labels: ArrayLike, probabilities: ArrayLike) -> list[float]:
+    """Return the probability at each point of :func:`roc_points`; the first point, which flags no row, has 1."""
+    caught, alarms, lowest = _steps(labels, probabilities)
+    if caught[-1] == 0 or alarms[-1] == 0:
+        return []
+    keep = _thinned(alarms / alarms[-1] + caught / caught[-1])
+    return _listed(np.minimum(lowest[keep], 1.0))
+
+
 def precision_recall_points(labels: ArrayLike, probabilities: ArrayLike) -> Curve:
     """Return the precision-recall curve: x recall, y precision. Empty where all rows are of one class."""
     caught, alarms, _ = _steps(labels, probabilities)

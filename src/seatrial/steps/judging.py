@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from seatrial.bundle import BundleSchema, load_bundle, open_trust_root
-from seatrial.bundle.content import ONNX, SCHEMA, SKOPS
+from seatrial.bundle.content import ONNX, SCHEMA
 from seatrial.bundle.store import find_bundle
 from seatrial.contract.load import LoadedContract
 from seatrial.data_tests import as_of_or_now
 from seatrial.errors import SeatrialError, UsageError
-from seatrial.evaluation import ChampionAnswers, Evaluation, evaluate
+from seatrial.evaluation import ChampionAnswers, Evaluation, evaluate, roc_thresholds
 from seatrial.features import OnlineFeatures, compute_features
 from seatrial.features.definitions import Features
 from seatrial.gates import Measurements, judge_gates, passes
@@ -27,13 +26,12 @@ from seatrial.sources import TYPES
 from seatrial.steps.files import open_tables, read_checks, read_dataset, read_json, reported, say, write_json
 from seatrial.steps.training import TRAINING
 from seatrial.tables import Tables
-from seatrial.training import load_skops, predict_probabilities
+from seatrial.training import open_session, predict_probabilities
 from seatrial.training.dataset import Dataset, build_dataset, split_dataset
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 
 LATENCY_PREDICTIONS = 300
-_ROC_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -74,15 +72,6 @@ class RunFiles:
     checks: str
     profiles: str
     evaluation: str
-
-
-def open_session(content: bytes) -> Any:
-    """Return an onnxruntime session of a model's bytes, with one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 @reported
@@ -149,17 +138,12 @@ def evaluate_model(
 def _for_viewers(
     found: Evaluation, labels: NDArray[np.int8], probabilities: NDArray[np.float64]
 ) -> Evaluated:
-    from sklearn.metrics import roc_curve
-
-    false_positives, true_positives, thresholds = roc_curve(labels, probabilities)
-    keep = np.unique(np.linspace(0, len(thresholds) - 1, _ROC_POINTS).astype(int))
     matrix = found.confusion
     return Evaluated(
         figures={name: i.value for name, i in found.metrics.items() if i.value is not None},
-        false_positive_rates=false_positives[keep].tolist(),
-        true_positive_rates=true_positives[keep].tolist(),
-        # The first threshold of scikit-learn's is infinite, which KFP's JSON cannot say.
-        thresholds=np.minimum(thresholds[keep], 1.0).tolist(),
+        false_positive_rates=found.roc.x,
+        true_positive_rates=found.roc.y,
+        thresholds=roc_thresholds(labels, probabilities),
         confusion=[
             [matrix.true_negatives, matrix.false_positives],
             [matrix.false_negatives, matrix.true_positives],
@@ -268,8 +252,7 @@ def _measure(loaded: LoadedContract, place: Workspace, environment: str, files: 
     test = read_dataset(files.test)
     tables = open_tables(loaded, place, read_json(files.versions))
     schema = BundleSchema.model_validate_json((folder / SCHEMA).read_bytes())
-    cost = read_json(f"{files.model}/{TRAINING}")["cost"]
-    rows = test.frame.tail(loaded.contract.gates.parity.rows)
+    training = read_json(f"{files.model}/{TRAINING}")
     onnx = (folder / ONNX).read_bytes()
     return Measurements(
         data=[verdict for check in read_checks(read_json(files.checks)) for verdict in check.verdicts],
@@ -277,10 +260,10 @@ def _measure(loaded: LoadedContract, place: Workspace, environment: str, files: 
         champion_expected=read_pointer(place, environment, loaded.contract.name).digest is not None,
         latency_milliseconds=measure_latency(load_features(loaded), schema, onnx, test, tables),
         bundle_bytes=sum(path.stat().st_size for path in folder.iterdir()),
-        parity_difference=_parity(folder, schema, rows),
-        parity_rows=rows.height,
-        training_seconds=cost.get("seconds"),
-        training_watt_hours=cost.get("energy_watt_hours"),
+        parity_difference=training["parity"]["difference"],
+        parity_rows=training["parity"]["rows"],
+        training_seconds=training["cost"].get("seconds"),
+        training_watt_hours=training["cost"].get("energy_watt_hours"),
     )
 
 
@@ -306,14 +289,6 @@ def measure_latency(
         predict_probabilities(session, schema.features.encode(online.compute([request])))
         times.append((time.perf_counter() - started) * 1000)
     return sorted(times[10:])
-
-
-def _parity(folder: Path, schema: BundleSchema, rows: pl.DataFrame) -> float | None:
-    """Largest difference between the two files of the model, each loaded as it will be from the bundle."""
-    matrix = schema.features.encode(rows)
-    fast = predict_probabilities(open_session((folder / ONNX).read_bytes()), matrix)
-    exact = load_skops((folder / SKOPS).read_bytes()).predict_proba(matrix)[:, 1]
-    return float(np.abs(fast - exact).max()) if len(matrix) else None
 
 
 def evaluate_bundle(

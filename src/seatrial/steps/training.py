@@ -18,7 +18,7 @@ from seatrial.contract.load import LoadedContract
 from seatrial.model_check import check_model
 from seatrial.monitoring import fit_baseline
 from seatrial.steps.files import read_dataset, reported, say, write_json
-from seatrial.training import TrainedModel, to_onnx, to_skops, train_candidates
+from seatrial.training import TrainedModel, parity, to_onnx, to_skops, train_candidates
 
 TRAINING = "training.json"
 BACKGROUND_ROWS = 500
@@ -81,8 +81,10 @@ def train_model(model: str, training_in: str, validation_in: str, model_out: str
 def write_model(loaded: LoadedContract, trained: TrainedModel, cost: dict[str, float], folder: Path) -> None:
     """Write a trained model's files: ONNX, skops, schema, baseline, background and training facts."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ONNX).write_bytes(to_onnx(trained.estimator, len(trained.schema.columns)))
-    (folder / SKOPS).write_bytes(to_skops(trained.estimator))
+    onnx, skops = to_onnx(trained.estimator, len(trained.schema.columns)), to_skops(trained.estimator)
+    (folder / ONNX).write_bytes(onnx)
+    (folder / SKOPS).write_bytes(skops)
+    newest = trained.matrix[-loaded.contract.gates.parity.rows :]
     probabilities = np.asarray(trained.estimator.predict_proba(trained.matrix)[:, 1], dtype=np.float64)
     baseline = fit_baseline(trained.matrix, trained.schema, probabilities, trained.labels)
     write_json(str(folder / SCHEMA), _schema(loaded, trained))
@@ -93,6 +95,7 @@ def write_model(loaded: LoadedContract, trained: TrainedModel, cost: dict[str, f
         "base_rate": trained.base_rate,
         "rows": trained.rows,
         "cost": cost,
+        "parity": {"difference": parity(onnx, skops, newest), "rows": len(newest)},
     }
     write_json(str(folder / TRAINING), facts)
 

@@ -8,7 +8,14 @@ bytes.
 """
 
 from seatrial.training.dataset import Dataset, build_dataset, split_dataset
-from seatrial.training.export import load_skops, predict_probabilities, to_onnx, to_skops
+from seatrial.training.export import (
+    load_skops,
+    open_session,
+    parity,
+    predict_probabilities,
+    to_onnx,
+    to_skops,
+)
 from seatrial.training.tuning import TrainedModel, train_candidates
 
 __all__ = [
@@ -16,6 +23,8 @@ __all__ = [
     "TrainedModel",
     "build_dataset",
     "load_skops",
+    "open_session",
+    "parity",
     "predict_probabilities",
     "split_dataset",
     "to_onnx",

@@ -73,6 +73,31 @@ def to_onnx(estimator: Any, n_features: int) -> bytes:
     return content
 
 
+def open_session(content: bytes) -> onnxruntime.InferenceSession:
+    """Return an onnxruntime session of a model's bytes, with one thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def parity(onnx: bytes, skops: bytes, matrix: NDArray[np.float32]) -> float:
+    """Return the largest difference between the probabilities of a model's two files.
+
+    Args:
+        onnx: The model as ONNX.
+        skops: The same model as skops; it is loaded as it will be from a bundle.
+        matrix: Encoded rows, of shape (n_rows, n_features), at least one.
+
+    Raises:
+        BundleError: if the skops bytes cannot be loaded.
+    """
+    fast = predict_probabilities(open_session(onnx), matrix)
+    exact = load_skops(skops).predict_proba(matrix)[:, 1]
+    return float(np.abs(fast - exact).max())
+
+
 def predict_probabilities(
     session: onnxruntime.InferenceSession, matrix: NDArray[np.float32]
 ) -> NDArray[np.float64]:
