@@ -184,8 +184,10 @@ def loop_shares() -> dict[str, float]:
     if not summary.exists():
         return {}
     seconds = json.loads(summary.read_text())["seconds"]
-    steps = {name.removeprefix("training."): took for name, took in seconds.items() if "training." in name}
-    return steps | {name: took for name, took in seconds.items() if name == "serve"}
+    steps = {
+        name.removeprefix("training."): took for name, took in seconds.items() if name.startswith("training.")
+    }
+    return steps | {"between the steps": max(seconds["training"] - sum(steps.values()), 0.0)}
 
 
 def show(found: dict[str, list[Seen]], ratios: dict[str, float], loop: dict[str, float]) -> Table:
