@@ -40,11 +40,29 @@ _size = st.sampled_from([1, 2]) | st.none()
 _time = st.integers(0, 16).map(lambda n: START + n * STEP) | st.none()
 _number = st.integers(-8, 8).map(lambda n: n / 4) | st.none()
 
-events = st.lists(st.tuples(_shop, _size, _time, _number, st.booleans() | st.none()), max_size=15)
+_sold = st.booleans() | st.none()
+# Enough rows that keys and times meet in almost every example; that tables may be empty is a test of its own.
+events = st.lists(st.tuples(_shop, _size, _time, _number, _sold), min_size=4, max_size=15)
 shops = st.lists(st.tuples(_shop, _size, st.sampled_from(["n", "s"]) | st.none(), _size), max_size=5)
-requests = st.lists(
-    st.tuples(st.sampled_from(["a", "b", "x"]) | st.none(), _size, _time, _number), max_size=5
+requests = st.lists(st.tuples(_shop | st.just("x"), _size, _time, _number), min_size=2, max_size=6)
+
+CUT = START + 8 * STEP
+"""An instant with a past and a future."""
+_steps = st.integers(0, 7)
+
+
+def _events_at(times: st.SearchStrategy[datetime]) -> st.SearchStrategy[list[tuple[Any, ...]]]:
+    return st.lists(st.tuples(_shop, _size, times, _number, _sold), min_size=2, max_size=10)
+
+
+past = _events_at(_steps.map(lambda n: CUT - n * STEP))
+future = _events_at(_steps.map(lambda n: CUT + n * STEP + timedelta(microseconds=1)))
+past_requests = st.lists(
+    st.tuples(_shop, _size, _steps.map(lambda n: CUT - n * STEP + timedelta(hours=1)), _number),
+    min_size=2,
+    max_size=6,
 )
+"""Requests whose predictions are made at or before the cut."""
 
 
 def frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:

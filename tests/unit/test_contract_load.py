@@ -358,7 +358,7 @@ def test_what_is_no_contract_at_all_is_refused(text: str) -> None:
     assert problems_of(text)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.text(max_size=200))
 def test_no_text_crashes_the_loader(text: str) -> None:
     """Whatever the text, the answer is a contract or a contract's error."""
@@ -366,7 +366,7 @@ def test_no_text_crashes_the_loader(text: str) -> None:
         parse_contract(text, PATH)
 
 
-@settings(max_examples=200)
+@settings(max_examples=80)
 @given(st.integers(0, len(CONTRACT)), st.integers(0, 30), st.text(max_size=5))
 def test_no_damage_crashes_the_loader(place: int, cut: int, put: str) -> None:
     """A contract with some of its text cut out and replaced is read or refused."""

@@ -93,20 +93,17 @@ def test_what_was_forgotten_was_never_there(requests: Rows, events: Rows, wrong:
 
 
 @law
-@given(made.requests, made.events, made.events, made.shops, st.integers(0, 16))
+@given(made.past_requests, made.past, made.future, made.future, made.shops)
 def test_no_feature_changes_when_the_future_does(
-    requests: Rows, events: Rows, other: Rows, shops: Rows, instant: int
+    requests: Rows, past: Rows, future: Rows, other: Rows, shops: Rows
 ) -> None:
     """Rows known after a prediction are taken away, changed and added: its features stay as they were."""
-    cut = START + instant * STEP
-    past = [row for row in events if row[2] is not None and row[2] <= cut]
-    future = [row for row in other if row[2] is not None and row[2] > cut]
-    asked = [row for row in requests if row[2] is None or row[2] - timedelta(hours=1) <= cut]
+    before = batch(requests, made.tables(past + future, shops))
 
-    before = batch(asked, made.tables(events, shops))
-
-    assert_frame_equal(batch(asked, made.tables(past + future, shops)), before)
-    assert_frame_equal(online(made.tables(future + past, shops)).compute(asked), before)
+    for changed in (past, past + other, other + past + future):
+        tables = made.tables(changed, shops)
+        assert_frame_equal(batch(requests, tables), before)
+        assert_frame_equal(online(tables).compute(requests), before)
 
 
 @law
@@ -297,7 +294,11 @@ def test_a_request_of_other_types_is_an_error_of_its_features(row: tuple[Any, ..
 @given(made.requests)
 def test_no_table_has_a_row_yet(requests: Rows) -> None:
     """On the first day nothing is known, and every feature that needs a table is missing."""
-    found = batch(requests, made.tables([], []))
+    empty = made.tables([], [])
+    found = batch(requests, empty)
 
+    assert_frame_equal(online(empty).compute(requests), found)
+    assert_frame_equal(batch([], empty), found.clear())
+    assert_frame_equal(online(empty).compute([]), found.clear())
     assert found["last_price"].null_count() == found["region"].null_count() == len(requests)
     assert found["sold_count_3h"].to_list() == [0] * len(requests)

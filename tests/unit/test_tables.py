@@ -218,3 +218,62 @@ def test_the_digest_sees_the_last_bit_of_a_number(number: float) -> None:
     there, next_up = (digest_of(pl.DataFrame({"a": [n]})) for n in (number, math.nextafter(number, math.inf)))
 
     assert there != next_up
+
+
+@pytest.mark.parametrize("step", ["_make", "_commit"])
+@pytest.mark.parametrize("there", [True, False], ids=["a table", "no table yet"])
+def test_somebody_else_comes_first(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch, step: str, *, there: bool
+) -> None:
+    """Between the look at the table and the commit another writer adds the same batch: it is there once."""
+    if there:
+        write(tables, SECOND, "2024-02")
+    before = tables.batches("t")
+    original = getattr(Tables, step)
+
+    def late(self: Tables, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(Tables, step, original)
+        assert write(self, FIRST, "2024-01").status == "added"
+        return original(self, *arguments, **options)
+
+    monkeypatch.setattr(Tables, step, late)
+    result = write(tables, FIRST, "2024-01")
+
+    overtaken = step == "_commit" or not there
+    assert result.status == ("unchanged" if overtaken else "added")
+    assert tables.batches("t") == {**before, "2024-01": 2}
+
+
+def test_different_batches_at_once_are_both_there(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer's batch in between is no reason to fail."""
+    original = Tables._commit
+
+    def late(self: Tables, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(Tables, "_commit", original)
+        write(self, SECOND, "2024-02")
+        return original(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tables, "_commit", late)
+
+    assert write(tables, FIRST, "2024-01").status == "added"
+    assert tables.batches("t") == {"2024-01": 2, "2024-02": 1}
+
+
+def test_others_who_never_stop_are_an_error(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some attempts the writer gives up, and says that nothing was written."""
+    write(tables, FIRST, "2024-01")
+    original = Tables._commit
+    turns = iter(range(100))
+
+    def late(self: Tables, *arguments: object, **options: object) -> object:
+        monkeypatch.setattr(Tables, "_commit", original)
+        turn = next(turns)
+        write(self, SECOND.with_columns(a=pl.lit(turn, pl.Int64)), "2024-02", replace=True)
+        monkeypatch.setattr(Tables, "_commit", late)
+        return original(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Tables, "_commit", late)
+
+    with pytest.raises(TableError, match="changed by someone else at the same moment") as caught:
+        write(tables, FIRST, "2024-02", replace=True)
+    assert "Nothing was written" in caught.value.remedy
