@@ -120,6 +120,18 @@ class Workspace:
             except FileNotFoundError:
                 return None
 
+    def size(self, key: str) -> int | None:
+        """Return an object's size in bytes without reading it, or None where there is no such object.
+
+        Raises:
+            StoreError: if the store failed, or the key is none.
+        """
+        with store_errors(f"looking at {key}"):
+            try:
+                return int(obstore.head(self.store, _checked(key))["size"])
+            except FileNotFoundError:
+                return None
+
     def create(self, key: str, content: bytes) -> bool:
         """Write an object that is not there yet, all at once.
 

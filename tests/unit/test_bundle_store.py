@@ -310,6 +310,27 @@ def test_without_a_good_signature_nothing_is_loaded(
         load(workspace, digest)
 
 
+@pytest.mark.parametrize("name", [MANIFEST, SIGNATURE, "model.onnx"])
+def test_a_file_that_has_grown_is_not_even_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A file of a gigabyte in the place of a small one does not fill the memory of whoever loads it."""
+    digest = make_bundle(workspace)
+    with (folder(workspace, digest) / name).open("r+b") as file:
+        file.truncate(2**30)
+    read = Workspace.get
+
+    def get(self: Workspace, key: str) -> bytes | None:
+        assert not key.endswith(f"/{name}")
+        return read(self, key)
+
+    monkeypatch.setattr(Workspace, "get", get)
+
+    with pytest.raises(TamperedBundleError, match=name) as caught:
+        load(workspace, digest)
+    assert f"{2**30:,}" in caught.value.message
+
+
 def test_one_good_signature_among_others_is_enough(workspace: Workspace) -> None:
     """A second signer may sign too, whether or not its key is trusted here."""
     digest = make_bundle(workspace)

@@ -36,6 +36,7 @@ def test_put_takes_the_place_of_what_was_there(workspace: Workspace) -> None:
 def test_what_is_not_there_is_none(workspace: Workspace) -> None:
     """A missing object is an answer, not an error."""
     assert workspace.get("nothing/here") is None
+    assert workspace.size("nothing/here") is None
     assert workspace.list("nothing") == []
 
 

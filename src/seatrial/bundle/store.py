@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 PREFIX = "bundles/sha256"
 SHORTEST_PREFIX = 6
+MAXIMUM_MANIFEST_BYTES = 1_000_000
 
 T = TypeVar("T")
 
@@ -239,7 +240,7 @@ def load_bundle(workspace: Workspace, digest: str, trust: TrustRoot) -> Bundle:
     if not is_digest(digest):
         raise BundleError(f"A bundle's digest must be 64 hexadecimal digits. Got {digest!r} instead.")
     base = f"{PREFIX}/{digest}"
-    content = workspace.get(f"{base}/{MANIFEST}")
+    content = _small(workspace, base, digest, MANIFEST)
     if content is None:
         raise BundleError(
             f"There is no bundle {digest[:12]} in {workspace.root}.", remedy="List them: seatrial models"
@@ -250,11 +251,22 @@ def load_bundle(workspace: Workspace, digest: str, trust: TrustRoot) -> Bundle:
             f"Got {got} instead.",
             file=MANIFEST,
         )
-    signed_by = trust.check(content, workspace.get(f"{base}/{SIGNATURE}"))
+    signed_by = trust.check(content, _small(workspace, base, digest, SIGNATURE))
     manifest = Manifest.from_bytes(content)
     _refuse_extra_files(workspace, base, digest, manifest)
     files = {file.path: _checked_file(workspace, base, digest, file) for file in manifest.files}
     return Bundle(digest, manifest, files, signed_by)
+
+
+def _small(workspace: Workspace, base: str, digest: str, path: str) -> bytes | None:
+    """Read a file that no manifest names: one that is absurdly large is not even read."""
+    size = workspace.size(f"{base}/{path}") or 0
+    if size > MAXIMUM_MANIFEST_BYTES:
+        raise TamperedBundleError(
+            f"{path} of bundle {digest[:12]} must have at most {MAXIMUM_MANIFEST_BYTES:,} bytes. Got {size:,}.",
+            file=path,
+        )
+    return workspace.get(f"{base}/{path}")
 
 
 def _refuse_extra_files(workspace: Workspace, base: str, digest: str, manifest: Manifest) -> None:
@@ -271,6 +283,13 @@ def _refuse_extra_files(workspace: Workspace, base: str, digest: str, manifest: 
 
 
 def _checked_file(workspace: Workspace, base: str, digest: str, file: ManifestFile) -> bytes:
+    size = workspace.size(f"{base}/{file.path}")
+    # Before it is read: whoever can write to the store could make any file too large for our memory.
+    if size is not None and size != file.size:
+        raise TamperedBundleError(
+            f"{file.path} of bundle {digest[:12]} was changed: it must have {file.size:,} bytes. Got {size:,}.",
+            file=file.path,
+        )
     content = workspace.get(f"{base}/{file.path}")
     if content is None:
         raise TamperedBundleError(f"{file.path} is missing from bundle {digest[:12]}.", file=file.path)
