@@ -444,7 +444,7 @@ class Demo:
         folder = self._workspace.uri(f"runs/{MODEL}/{run.name}")
         self.summary.reports[f"monitoring {month.name}"] = f"{folder}/monitoring.html"
         if first:
-            self.summary.reports[f"drift {month.name} (evidently)"] = str(run.folder / "monitor" / "drift")
+            self.summary.reports[f"drift {month.name} (evidently)"] = f"{folder}/drift.html"
         if month.retrained:
             self.summary.reports[f"retraining {month.name}"] = f"{folder}/report.html"
             month.challenger = self._challenger(run, before.digest)

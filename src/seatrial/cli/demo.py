@@ -14,7 +14,7 @@ from seatrial.cli.app import Json, app, console, errors, print_json
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from seatrial.demo import Summary
+    from seatrial.demo import Month, Summary
     from seatrial.local_runs import StepEvent
 
 
@@ -118,6 +118,10 @@ def _print_summary(summary: Summary, folder: Path) -> None:
         f"{auc['high']:.3f}); mistakes cost {cost['value']:.2f} of what doing nothing costs."
     )
     console.print(_months_table(summary))
+    console.print(
+        "[dim]drifted: features beyond the contract's bounds (red: too many). AUC drop: live ROC AUC below the "
+        "bundle's test figure. AP: gain in average precision over the champion, same rows.[/]"
+    )
     parity = summary.parity
     console.print(
         f"Features served live and computed in training: {parity['equal']:,} of {parity['values']:,} values are equal."
@@ -135,30 +139,26 @@ def _print_summary(summary: Summary, folder: Path) -> None:
 
 
 def _months_table(summary: Summary) -> Table:
-    table = Table(
-        "month",
-        "flights",
-        "p99 ms",
-        "failed",
-        "drift",
-        "live ROC AUC drop",
-        "retrained because",
-        "challenger",
-    )
+    table = Table("month", "flights", "failed", "p99 ms", "drifted", "AUC drop", "trained again")
+    colour = {"pass": "green", "warn": "yellow", "fail": "red"}
     for month in summary.months:
         drift, quality = month.verdicts["monitor.drift"], month.verdicts["monitor.quality"]
-        colour = {"pass": "green", "warn": "yellow", "fail": "red"}
-        challenger = month.challenger
-        gain = challenger["gain"]["value"] if challenger and challenger["gain"] else None
-        verdict = "" if not challenger else "took over" if challenger["served"] else "refused"
+        drop = "" if quality["value"] is None else f"[{colour[quality['outcome']]}]{quality['value']:+.3f}[/]"
         table.add_row(
             month.name,
             f"{month.rows:,}",
-            f"{month.latency_milliseconds[1]:.1f}",
             str(month.failed),
-            f"[{colour[drift['outcome']]}]{len(month.drifted)} features[/]",
-            "" if quality["value"] is None else f"[{colour[quality['outcome']]}]{quality['value']:+.3f}[/]",
-            ", ".join(month.causes) if month.retrained else "",
-            verdict + (f" ({gain:+.3f} average precision)" if gain is not None else ""),
+            f"{month.latency_milliseconds[1]:.0f}",
+            f"[{colour[drift['outcome']]}]{len(month.drifted)}[/]",
+            drop,
+            _trained_again(month),
         )
     return table
+
+
+def _trained_again(month: Month) -> str:
+    if month.challenger is None:
+        return ""
+    verdict = "took over" if month.challenger["served"] else "refused"
+    gain = month.challenger["gain"]
+    return verdict + (f", AP {gain['value']:+.3f}" if gain else "")

@@ -109,7 +109,9 @@ def monitor(
         print_json({"run": run.name, "result": result, "decision": decision, "seconds": run.seconds})
     else:
         page = place.uri(f"runs/{result['model']}/{run.name}/monitoring.html")
-        console.print(f"Report: {page}\nDrift, drawn by evidently: {run.folder / 'monitor' / 'drift'}")
+        console.print(
+            f"Report: {page}\nDrift, drawn by evidently: {page.replace('monitoring.html', 'drift.html')}"
+        )
     failed = any(verdict["outcome"] == "fail" for verdict in result["verdicts"])
     return GATES_FAILED if failed else 0
 

@@ -86,6 +86,7 @@ def monitor_model(
         from seatrial.monitoring.evidently_report import write_drift_report
 
         write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)
+        place.put(f"runs/{name}/{run}/drift.html", Path(drift_report_out).read_bytes())
     return result
 
 
