@@ -8,6 +8,7 @@ import pytest
 
 from seatrial.errors import ContractError
 from seatrial.model_check import check_model
+from seatrial.training.check import check_candidates
 from support.small_model import CONTRACT, FEATURES, write_model
 
 REPOSITORY = Path(__file__).parents[2]
@@ -158,6 +159,61 @@ def test_a_prepare_function_that_is_not_there(tmp_path: Path) -> None:
     contract = CONTRACT.replace("    key: [visit]", "    prepare: visits\n    key: [visit]")
 
     assert "prepare.py: does not exist, but 'visits' is wanted" in problems(tmp_path, contract=contract)
+
+
+CANDIDATES = {
+    "an estimator that there is not": (
+        "sklearn.linear_model.LogisticRegression",
+        "sklearn.linear_model.LogisticRegresion",
+        "names an estimator that scikit-learn does not have",
+    ),
+    "a module that there is not": (
+        "sklearn.linear_model.LogisticRegression",
+        "sklearn.linear_modell.LogisticRegression",
+        "names an estimator that scikit-learn does not have",
+    ),
+    "a parameter that there is not": (
+        "encoding: one_hot",
+        "encoding: one_hot\n    parameters: {Cc: 1}",
+        "unexpected keyword argument 'Cc'",
+    ),
+    "a tuned parameter that there is not": (
+        "encoding: one_hot",
+        "encoding: one_hot\n    search: {Cc: {low: 1, high: 2}}",
+        "unexpected keyword argument 'Cc'",
+    ),
+    "a function that there is not": (
+        "sklearn.linear_model.LogisticRegression",
+        "estimators.py:make",
+        "estimators.py: does not exist, but 'make' is wanted from it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CANDIDATES)
+def test_candidates_that_cannot_be_made(tmp_path: Path, case: str) -> None:
+    """A mistyped estimator or parameter is told with its line, before any data are read."""
+    old, new, message = CANDIDATES[case]
+    loaded = check_model(str(write_model(tmp_path, contract=CONTRACT.replace(old, new), rows=1)))
+
+    with pytest.raises(ContractError, match=r"model.yaml:44: candidates.0: ") as caught:
+        check_candidates(loaded)
+    assert message in caught.value.message
+
+
+def test_candidates_that_can_be_made(tmp_path: Path) -> None:
+    """Bounds, choices and functions of the model's own are tried once."""
+    search = "search: {C: {low: 0.1, high: 2}, max_iter: {low: 5, high: 9, integer: true}, penalty: {choices: [l2]}}"
+    contract = CONTRACT.replace("encoding: one_hot", f"encoding: one_hot\n    {search}")
+    check_candidates(check_model(str(write_model(tmp_path, contract=contract, rows=1))))
+
+    path = write_model(
+        tmp_path,
+        contract=CONTRACT.replace("sklearn.linear_model.LogisticRegression", "estimators.py:make"),
+        rows=1,
+    )
+    (path.parent / "estimators.py").write_text("from sklearn.dummy import DummyClassifier as make\n")
+    check_candidates(check_model(str(path)))
 
 
 def test_model_code_has_its_own_rules(tmp_path: Path) -> None:
