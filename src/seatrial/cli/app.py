@@ -70,7 +70,7 @@ def run() -> int:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        result = app(args=arguments, standalone_mode=False)
+        result = app(args=arguments, prog_name="seatrial", standalone_mode=False)
         sys.stdout.flush()
     except typer.TyperException as error:
         return _show_misuse(error)
