@@ -1,10 +1,10 @@
 """Work that is killed: at every write to the store, or at any moment: ``JOB MODEL FOLDER HOW COUNT``.
 
 This process only imports and forks. Each child does the whole work in a workspace of its own and
-is killed, as by ``kill -9``, before or after its k-th write to the store (HOW is ``writes``), or
-after some milliseconds (HOW is ``moments``). Another child then looks at what is there, does the
-work again, and looks once more. One JSON line a kill is printed. Reading changes nothing, so a kill
-at a read is one after the write before it.
+is killed, as by ``kill -9``, before its k-th write to the store or after its last (HOW is
+``writes``), or after some milliseconds (HOW is ``moments``). Another child then looks at what is
+there, does the work again, and looks once more. One JSON line a kill is printed. Reading changes
+nothing, so a kill at a read is one after the write before it.
 """
 
 import json
@@ -136,23 +136,31 @@ def after_kill(job: str, model: str, folder: Path) -> dict[str, Any]:
 
 
 def at_writes(job: str, model: str, folder: Path) -> None:
-    """Kill before and after each write, until the work is done before that write comes."""
+    """Kill before each write, and after the last one.
+
+    Just after a write the store is as it is before the next one.
+    """
+    number = 1
+    while kill_one(job, model, folder, number, "before"):
+        number += 1
+    kill_one(job, model, folder, number - 1, "after")
+
+
+def kill_one(job: str, model: str, folder: Path, number: int, when: str) -> bool:
+    """Kill at one write and print what was found; return False if the work was done without it."""
     do, _ = JOBS[job]
-    for number in range(1, 1_000):
-        for when in ("before", "after"):
-            mine = folder / f"{number}-{when}"
+    mine = folder / f"{number}-{when}"
 
-            def work(number: int = number, when: str = when, mine: Path = mine) -> None:
-                kill_at_write(number, when)
-                do(model, Workspace.open(mine))
+    def work() -> None:
+        kill_at_write(number, when)
+        do(model, Workspace.open(mine))
 
-            status, said = forked(work)
-            if status == 0:
-                return
-            killed = os.WIFSIGNALED(status)
-            print(
-                json.dumps({"at": mine.name, "killed": killed, "said": said, **after_kill(job, model, mine)})
-            )
+    status, said = forked(work)
+    if status == 0:
+        return False
+    killed = os.WIFSIGNALED(status)
+    print(json.dumps({"at": mine.name, "killed": killed, "said": said, **after_kill(job, model, mine)}))
+    return True
 
 
 def at_moments(job: str, model: str, folder: Path, count: int) -> None:
