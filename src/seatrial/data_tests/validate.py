@@ -93,10 +93,10 @@ def _write(layer: Tables, name: str, batch: str, rows: pl.DataFrame) -> None:
 
 
 def _validate_table(layers: _Layers, name: str, table: Table, as_of: datetime) -> Iterator[BatchCheck]:
-    rows_of_batches = layers.raw.batches(name)
     layers.raw.read(name)  # A table that was never ingested is an error, not a table without batches.
+    rows_of_batches = layers.raw.batches(name)
     periods = [batch for batch in rows_of_batches if batch != UNDATED]
-    earlier: pl.DataFrame | None = None
+    earlier = pl.DataFrame(schema={key: TYPES[table.columns[key].type] for key in table.key})
     for batch in periods:
         rows = layers.raw.read(name, batch=batch).collect()
         _refuse_other_columns(rows, name, table)
@@ -107,7 +107,7 @@ def _validate_table(layers: _Layers, name: str, table: Table, as_of: datetime) -
         good = numbered.join(problems, on=ROW, how="anti", maintain_order="left").drop(ROW)
         if check.outcome is not Outcome.FAIL:
             _write(layers.valid, name, batch, good)
-        earlier = pl.concat([frame for frame in (earlier, good.select(table.key)) if frame is not None])
+        earlier = earlier.vstack(good.select(table.key))
         yield check
     yield from _validate_undated(layers, name, table, rows_of_batches)
 
