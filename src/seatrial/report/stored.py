@@ -14,6 +14,11 @@ def report_key(model: str, run: str) -> str:
     return f"runs/{model}/{run}/{REPORT}"
 
 
+def monitor_key(model: str, run: str) -> str:
+    """Return where a monitoring run's report lies in the workspace."""
+    return f"runs/{model}/{run}/{MONITORING}"
+
+
 def find_report(workspace: Workspace, model: str, run: str | None = None) -> str:
     """Return the key of a run's report.
 

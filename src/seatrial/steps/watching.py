@@ -15,18 +15,13 @@ from seatrial.feedback import join_outcomes
 from seatrial.model_check import check_model
 from seatrial.monitoring import MonitorResult, monitor
 from seatrial.promotion import read_pointer
-from seatrial.report import ReportFacts, render_report
+from seatrial.report import ReportFacts, monitor_key, render_report
 from seatrial.steps.files import read_json, reported, say, write_json
 from seatrial.tables import Tables
 from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
 from seatrial.workspace import Workspace
 
 _NOT_DRAWN = "<!doctype html><meta charset='utf-8'><title>Drift</title><p>This run was not asked to draw the drift.</p>"
-
-
-def monitor_key(model: str, run: str) -> str:
-    """Return where a monitoring run's report lies in the workspace."""
-    return f"runs/{model}/{run}/monitoring.html"
 
 
 @reported
