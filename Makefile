@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser docs lock bench-data bench-data-growth clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock bench-data bench-data-growth clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -44,6 +44,12 @@ local: setup ## The loop with real parts: pipelines, server, crashes
 
 browser: setup ## Pages in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser
+
+test-charts: setup ## The Helm charts, rendered; skipped where there is no helm
+	$(PYTEST) tests/charts
+
+test-cluster: setup ## The platform on a kind cluster; skipped where there is none
+	$(PYTEST) tests/cluster
 
 docs: setup ## Write the reference pages anew
 	$(BIN)/python tools/generate_reference.py

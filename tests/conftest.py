@@ -11,7 +11,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-LEVELS = ("repository", "unit", "contracts", "local", "browser")
+LEVELS = ("repository", "unit", "contracts", "charts", "local", "browser", "cluster")
 UNIT_SECONDS = 2.0
 """A unit test that takes longer than this is named at the end of the run."""
 UNIT_LIMIT_SECONDS = 60

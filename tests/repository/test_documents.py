@@ -8,26 +8,28 @@ ROOT = Path(__file__).parents[2]
 MOST_ROOT_ENTRIES = 25
 UNMAPPED = {"README.md", ".gitignore"}
 """The map itself, and what every repository has."""
-NAMES_IMAGES = "src/seatrial/images.py"
-"""The only file that says where our own images are."""
+NAMES_IMAGES = re.compile(
+    r"src/seatrial/images\.py|charts/images\.yaml|charts/(?:.+/)?(?:values|ci/[^/]+)\.yaml|images/[^/]+/Dockerfile"
+)
+"""The files that may say where container images are: our own names, the list of all, and what a chart is given."""
 
 # In parts, so that this file does not hold what it looks for.
 ONE_MACHINE = re.compile(r"(?<![\w.~$}-])/(?:" + "home|root|Users|work|mnt" + r")/[\w.-]+")
-REGISTRY_HOSTS = re.compile(
-    "|".join(
-        re.escape(host)
-        for host in (
-            "py" + "pi.org",
-            "files.python" + "hosted.org",
-            "docker" + ".io",
-            "gh" + "cr.io",
-            "gc" + "r.io",
-            "qua" + "y.io",
-            "registry.k8s" + ".io",
-            "registry.npm" + "js.org",
-            "index" + "-url = ",
-        )
-    )
+
+
+def _any_of(*texts: str) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(text) for text in texts))
+
+
+PACKAGE_REGISTRIES = _any_of(
+    "py" + "pi.org",
+    "files.python" + "hosted.org",
+    "registry.npm" + "js.org",
+    "proxy.golang" + ".org",
+    "index" + "-url = ",
+)
+IMAGE_REGISTRIES = _any_of(
+    "docker" + ".io", "gh" + "cr.io", "gc" + "r.io", "qua" + "y.io", "registry.k8s" + ".io"
 )
 
 
@@ -91,15 +93,10 @@ def test_root_is_mapped() -> None:
     assert named - entries == set()
 
 
-@pytest.mark.parametrize(
-    ("pattern", "what"),
-    [(ONE_MACHINE, "paths of one machine"), (REGISTRY_HOSTS, "hosts of registries")],
-    ids=["paths", "hosts"],
-)
-def test_nothing_of_one_machine(pattern: re.Pattern[str], what: str) -> None:
-    """No file names a path that only one machine has, or a registry that only some can reach."""
+def _hits(pattern: re.Pattern[str], names: list[str]) -> list[str]:
+    """Every place in the files that the pattern is found at."""
     found = []
-    for name in set(FILES) - {NAMES_IMAGES}:
+    for name in names:
         try:
             lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
         except UnicodeDecodeError:
@@ -109,5 +106,15 @@ def test_nothing_of_one_machine(pattern: re.Pattern[str], what: str) -> None:
             for number, line in enumerate(lines, 1)
             if (hit := pattern.search(line))
         ]
+    return sorted(found)
 
-    assert sorted(found) == [], what
+
+@pytest.mark.parametrize("pattern", [ONE_MACHINE, PACKAGE_REGISTRIES], ids=["paths", "package registries"])
+def test_nothing_of_one_machine(pattern: re.Pattern[str]) -> None:
+    """No file names a path that only one machine has, or a package registry that only some can reach."""
+    assert _hits(pattern, FILES) == []
+
+
+def test_images_are_named_in_few_places() -> None:
+    """Where a container image comes from is said by the files that list images, and by no other."""
+    assert _hits(IMAGE_REGISTRIES, [name for name in FILES if not NAMES_IMAGES.fullmatch(name)]) == []

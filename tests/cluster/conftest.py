@@ -1,0 +1,61 @@
+"""The cluster that these tests work on: a kind cluster of their own, never one that only happens to be current.
+
+Without it every test here skips and says how to get it. What a test makes lies in namespaces that it
+made itself, so a cluster that failed can be looked at afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import pytest
+
+CONTEXT = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
+"""The kubeconfig context of the cluster; it must be one of kind's."""
+
+Command = Callable[..., str]
+
+
+def _missing() -> str:
+    """Why there is no cluster to test on; empty where there is one."""
+    if not CONTEXT.startswith("kind-"):
+        return f"the context {CONTEXT!r} is no kind cluster's"
+    if absent := [name for name in ("kubectl", "helm") if shutil.which(name) is None]:
+        return f"{' and '.join(absent)} not on PATH"
+    ready = subprocess.run(
+        ["kubectl", "--context", CONTEXT, "get", "--raw", "/readyz"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if ready.returncode == 0 else f"no cluster answers at the context {CONTEXT!r}"
+
+
+@pytest.fixture(scope="session")
+def context() -> str:
+    """The kubeconfig context of the kind cluster; skips where there is none."""
+    if why := _missing():
+        pytest.skip(f"{why}; make one: kind create cluster --config kind-config.yaml")
+    return CONTEXT
+
+
+@pytest.fixture(scope="session")
+def kubectl(context: str) -> Command:
+    """Run kubectl on the cluster and return what it printed; what fails raises with its words."""
+
+    def run(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
+        done = subprocess.run(
+            ["kubectl", "--context", context, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"kubectl {' '.join(arguments)}: {done.stderr.strip()}"
+        return done.stdout
+
+    return run
