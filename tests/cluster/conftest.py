@@ -6,13 +6,18 @@ made itself, so a cluster that failed can be looked at afterwards.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+PLATFORM = "seatrial"
+"""The namespace of the platform, which all tests share: it takes minutes to come up."""
 CONTEXT = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
 """The kubeconfig context of the cluster; it must be one of kind's."""
 
@@ -59,3 +64,51 @@ def kubectl(context: str) -> Command:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def helm(context: str) -> Command:
+    """Run helm on the cluster and return what it printed; what fails raises with its words."""
+
+    def run(*arguments: str, timeout: float = 900) -> str:
+        done = subprocess.run(
+            ["helm", "--kube-context", context, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"helm {' '.join(arguments)}: {done.stderr.strip()}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def platform(kubectl: Command, helm: Command) -> str:
+    """The namespace of the platform, installed as a user would by helm alone, and ready."""
+    manifest = json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {
+                "name": PLATFORM,
+                "labels": {"pod-security.kubernetes.io/enforce": "restricted"},
+            },
+        }
+    )
+    kubectl("apply", "-f", "-", stdin=manifest)
+    chart = str(ROOT / "charts" / "platform")
+    helm(
+        "upgrade",
+        "--install",
+        "seatrial",
+        chart,
+        "-n",
+        PLATFORM,
+        "--wait",
+        "--wait-for-jobs",
+        "--timeout",
+        "10m",
+    )
+    return PLATFORM
