@@ -56,6 +56,10 @@ def test_online_features_equal_batch_features(requests: Rows, events: Rows, shop
     assert_frame_equal(index.compute(requests), together)
     for place, request in enumerate(requests):
         assert_frame_equal(index.compute([request]), together[place])
+    plain = index.compute_plain(requests)
+    assert plain is not None
+    assert_frame_equal(pl.DataFrame(plain[0], schema=together.schema, orient="row"), together)
+    assert plain[1] == index.compute_at(requests)[1]
 
 
 @law

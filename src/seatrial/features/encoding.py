@@ -10,9 +10,9 @@ two float64 values could send a row the other way in serving.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -88,8 +88,8 @@ class FeatureSchema(BaseModel):
             if missing := [name for name in self._names if name not in frame.columns]:
                 raise FeatureError(f"The features {', '.join(missing)} are missing.")
             frame = frame.select(self._names)
-        if frame.height <= FEW_ROWS and self._is_plain(frame):
-            return self._encode_few(frame)
+        if frame.height <= FEW_ROWS and self.takes_plain(frame):
+            return self.encode_rows(frame.rows())
         matrix = np.empty((frame.height, len(self.columns)), dtype=np.float32)
         for place, column in enumerate(self.columns):
             values = frame[column.name]
@@ -100,22 +100,24 @@ class FeatureSchema(BaseModel):
                 matrix[:, place] = self._codes(place, values)
         return matrix
 
-    def _is_plain(self, frame: pl.DataFrame) -> bool:
+    def takes_plain(self, frame: pl.DataFrame) -> bool:
+        """Return whether :meth:`encode_rows` may encode the rows of a frame of these types."""
         kinds = frame.dtypes
         return all(kinds[place] in (pl.String, pl.Null) for place in self.category_places)
 
-    def _encode_few(self, frame: pl.DataFrame) -> NDArray[np.float32]:
-        """The same matrix in plain Python: for one request a column of polars costs more than its rows."""
-        codes = self._code_tables
-        missing = [math.nan if table is None else MISSING for table in codes]
-        rows = [
-            [
-                absent if value is None else float(value) if table is None else table.get(value, UNSEEN)
-                for value, table, absent in zip(row, codes, missing, strict=True)
-            ]
-            for row in frame.rows()
-        ]
-        numbers = np.array(rows, dtype=np.float64).reshape(len(rows), len(codes))
+    def encode_rows(self, plain: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
+        """Return the same matrix in plain Python: for one request a column of polars costs more than its rows.
+
+        Args:
+            plain: The rows, each with a value for every feature, in their order; categories are texts.
+        """
+        rows = [list(row) for row in plain]
+        for place, table in self._code_tables:
+            for row in rows:
+                value = row[place]
+                row[place] = MISSING if value is None else table.get(value, UNSEEN)
+        # A missing number, None, becomes NaN here.
+        numbers = np.array(rows, dtype=np.float64).reshape(len(rows), len(self.columns))
         return np.clip(numbers, -LARGEST, LARGEST).astype(np.float32)
 
     @cached_property
@@ -123,12 +125,10 @@ class FeatureSchema(BaseModel):
         return self.names
 
     @cached_property
-    def _code_tables(self) -> list[dict[str, float] | None]:
+    def _code_tables(self) -> list[tuple[int, dict[str, float]]]:
         return [
-            {text: float(code) for code, text in enumerate(column.categories)}
-            if column.kind == "category"
-            else None
-            for column in self.columns
+            (place, {text: float(code) for code, text in enumerate(self.columns[place].categories)})
+            for place in self.category_places
         ]
 
     def _codes(self, place: int, values: pl.Series) -> NDArray[np.float32]:

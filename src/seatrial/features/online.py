@@ -3,15 +3,17 @@
 The index holds, for each key, the times at which something became known and the running totals up
 to each, so a history costs two binary searches whatever its length. It is built from the same
 tables as :mod:`seatrial.features.batch` reads, and it grows with each outcome that arrives, so a
-flight that landed a minute ago already counts for the next request.
+flight that landed a minute ago already counts for the next request. Where every expression is one
+that :mod:`seatrial.features.row_expressions` translates, a request is answered without polars.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,6 +23,7 @@ import polars as pl
 from seatrial.errors import FeatureError
 from seatrial.features.batch import KNOWN_AT, SEPARATOR, key_expression, running_totals
 from seatrial.features.definitions import Features, History, Latest, Lookup, Part
+from seatrial.features.row_expressions import TIME, RowFunction, Unsure, row_function
 
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,23 +80,30 @@ class _OnlineHistory:
     def values(self, key: str | None, at: int | None) -> list[Any]:
         if key is None or at is None:
             return [None, 0] * len(self._lengths)
-        parts = [found for found in (self._totals.get(key), self._learned.get(key)) if found is not None]
-        n_end, sum_end = _sum_until(parts, at)
+        known: _Totals | _Both | None
+        known, learned = self._totals.get(key), self._learned.get(key)
+        if learned is not None:
+            known = _Both(known or _Totals(), learned)
+        if known is None:
+            return [None, 0] * len(self._lengths)
+        n_end, sum_end = known.until(at)
         values: list[Any] = []
         for length in self._lengths:
-            n_start, sum_start = _sum_until(parts, at - length)
+            n_start, sum_start = known.until(at - length)
             count = n_end - n_start
-            values += [(sum_end - sum_start) / count if count > 0 else None, count]
+            values += ((sum_end - sum_start) / count if count > 0 else None, count)
         return values
 
 
-def _sum_until(parts: list[_Totals], at: int) -> tuple[int, float]:
-    count, total = 0, 0.0
-    for part in parts:
-        some_count, some_total = part.until(at)
-        count += some_count
-        total += some_total
-    return count, total
+@dataclass
+class _Both:
+    tables: _Totals
+    learned: _Totals
+
+    def until(self, at: int) -> tuple[int, float]:
+        count, total = self.tables.until(at)
+        more, more_total = self.learned.until(at)
+        return count + more, total + more_total
 
 
 class _OnlineLatest:
@@ -182,6 +192,7 @@ class OnlineFeatures:
         for part in features.parts:
             self._joined.update(_types(part, tables[part.table]))
         self._places = [self._key_places(part) for part in features.parts]
+        self._plain = _PlainRows.of(self._schema, self._joined, self._known_at, self._expressions)
 
     def compute(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """Compute the features of a request.
@@ -219,6 +230,33 @@ class OnlineFeatures:
         except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
             raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
         return features, instants
+
+    def compute_plain(
+        self, rows: Sequence[Sequence[Any]]
+    ) -> tuple[list[Sequence[Any]], list[int | None]] | None:
+        """Compute what :meth:`compute_at` does, for a few rows and without polars.
+
+        Args:
+            rows: The request's rows, each with a value for every input, in the inputs' order.
+
+        Returns:
+            Each row's features, and each row's ``known_at``; None if polars has to compute them.
+        """
+        if self._plain is None or None in self._places:
+            return None
+        found: list[Sequence[Any]] = []
+        instants: list[int | None] = []
+        try:
+            for row in rows:
+                values = self._plain.inputs(row)
+                instant = self._plain.known_at(values)
+                for index, places in zip(self._indexes, self._places, strict=True):
+                    values += index.values(_key_at(row, places), instant)
+                found.append(self._plain.features(values))
+                instants.append(instant)
+        except (Unsure, OverflowError):
+            return None
+        return found, instants
 
     def _instants(self, frame: pl.DataFrame) -> list[int | None]:
         if self._known_at is None:
@@ -276,12 +314,87 @@ class OnlineFeatures:
                 index.add(key, to_microseconds(at), times * float(value), times)
 
 
+@dataclass(frozen=True)
+class _PlainRows:
+    """What computes the features of a row without polars.
+
+    Attributes:
+        known_at: Of the request's values.
+        made: The expressions that are more than a column, of the request's values and the joined ones.
+        chosen: Takes the features from all of these values.
+        input_times: Where the request's values are instants.
+        joined_times: Where the joined values are.
+    """
+
+    known_at: RowFunction
+    made: list[RowFunction]
+    chosen: Callable[[list[Any]], Any]
+    input_times: list[int]
+    joined_times: list[int]
+    one: bool
+
+    @classmethod
+    def of(
+        cls, inputs: pl.Schema, joined: dict[str, Any], known_at: pl.Expr | None, expressions: list[pl.Expr]
+    ) -> _PlainRows | None:
+        """Translate a model's expressions; return None if polars has to compute one of them."""
+        columns = pl.Schema({**inputs, **joined})
+        names = columns.names()
+        instant = (lambda _: None) if known_at is None else row_function(known_at, inputs)
+        places: list[int] = []
+        made: list[RowFunction] = []
+        for expression in expressions:
+            if expression.meta.is_column() and expression.meta.output_name() in columns:
+                places.append(names.index(expression.meta.output_name()))
+                continue
+            function = row_function(expression, columns)
+            if function is None:
+                return None
+            places.append(len(names) + len(made))
+            made.append(function)
+        if instant is None:
+            return None
+        times = [place for place, kind in enumerate(columns.dtypes()) if kind == TIME]
+        return cls(
+            instant,
+            made,
+            operator.itemgetter(*places),
+            [place for place in times if place < len(inputs)],
+            [place for place in times if place >= len(inputs)],
+            one=len(places) == 1,
+        )
+
+    def inputs(self, row: Sequence[Any]) -> list[Any]:
+        """Return a request's values as expressions take them."""
+        return _in_microseconds(list(row), self.input_times)
+
+    def features(self, values: list[Any]) -> Sequence[Any]:
+        """Return the features made of a request's values, followed by the joined ones."""
+        _in_microseconds(values, self.joined_times)
+        values += [function(values) for function in self.made]
+        return (self.chosen(values),) if self.one else self.chosen(values)
+
+
+def _in_microseconds(values: list[Any], places: list[int]) -> list[Any]:
+    for place in places:
+        if values[place] is not None:
+            values[place] = to_microseconds(values[place])
+    return values
+
+
 def _key_of(values: list[Any]) -> str | None:
     """The same text as ``key_expression`` makes of columns, of plain values."""
     texts = [_text_of(value) for value in values]
     if len(texts) == 1:
         return texts[0]
     return None if None in texts else SEPARATOR.join(texts)  # type: ignore[arg-type]
+
+
+def _key_at(row: Sequence[Any], places: list[int] | None) -> str | None:
+    assert places is not None
+    if len(places) == 1 and isinstance(value := row[places[0]], str):
+        return value
+    return _key_of([row[place] for place in places])
 
 
 def _text_of(value: Any) -> str | None:

@@ -108,6 +108,7 @@ class ServedModel:
             self._types,
             use=self.schema.features.names,
         )
+        self._takes_plain = self.schema.features.takes_plain(self._online.compute([]))
         self._session = bundle.session(threads=1)
         self._keys: KnownKeys | None = None
         target = self.schema.table
@@ -144,8 +145,7 @@ class ServedModel:
             FeatureError: if a feature cannot be computed for these values.
             RequestError: if the model has no probability for a row.
         """
-        frame, known_at = self._online.compute_at(rows)
-        features = self.schema.features.encode(frame)
+        features, known_at = self._features(rows)
         (answer,) = self._session.run([_OUTPUT], {_INPUT: features})
         probability: list[float] = answer[:, 1].astype(np.float64).tolist()
         for row, value in enumerate(probability, first):
@@ -156,6 +156,13 @@ class ServedModel:
         return Predicted(
             features, known_at, probability, [value >= self.schema.threshold for value in probability]
         )
+
+    def _features(self, rows: Sequence[Sequence[Any]]) -> tuple[NDArray[np.float32], list[int | None]]:
+        plain = self._online.compute_plain(rows) if self._takes_plain else None
+        if plain is None:
+            frame, known_at = self._online.compute_at(rows)
+            return self.schema.features.encode(frame), known_at
+        return self.schema.features.encode_rows(plain[0]), plain[1]
 
     def count(self, changes: Sequence[Change]) -> list[bool]:
         """Let rows count for the histories, but those that the tables know already.
