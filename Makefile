@@ -5,6 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
 
+# Each step of a pipeline is a process of its own: where Python may not keep bytecode, every one of them would
+# compile all that it imports anew, which is most of its time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock bench-data bench-data-growth clean
 
