@@ -1,0 +1,80 @@
+"""Every pod is behind NetworkPolicies, and what names a pod finds one."""
+
+from __future__ import annotations
+
+from support.charts import NAMESPACE, Case, Object, Pod, is_subchart, name_of, of_kind, pods
+
+
+def matches(selector: Object, labels: dict[str, str]) -> bool:
+    """Whether labels are what a selector wants."""
+    if any(labels.get(key) != value for key, value in (selector.get("matchLabels") or {}).items()):
+        return False
+    for wanted in selector.get("matchExpressions") or []:
+        value, among = labels.get(wanted["key"]), wanted.get("values") or []
+        fits = {
+            "In": value in among,
+            "NotIn": value not in among,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }
+        if not fits[wanted["operator"]]:
+            return False
+    return True
+
+
+def directions(pod: Pod, policies: list[Object]) -> set[str]:
+    """The directions in which a pod's traffic is closed but for what policies allow."""
+    return {
+        direction
+        for policy in policies
+        if policy["metadata"].get("namespace", NAMESPACE) == pod.namespace
+        and matches(policy["spec"]["podSelector"], pod.labels)
+        for direction in policy["spec"]["policyTypes"]
+    }
+
+
+def test_policies_select_every_pod(case: Case, objects: list[Object]) -> None:
+    """Each pod's traffic is closed both ways, but for what policies let through; of a subchart alone, one way."""
+    policies = of_kind(objects, "NetworkPolicy")
+    closed = {pod.owner: directions(pod, policies) for pod in pods(objects)}
+
+    assert [owner for owner, ways in closed.items() if not ways] == []
+    if not is_subchart(case.chart):
+        assert [owner for owner, ways in closed.items() if ways != {"Ingress", "Egress"}] == []
+
+
+def test_policies_let_in_nobody_from_everywhere(objects: list[Object]) -> None:
+    """No policy lets in whoever comes: each names from where, and the ports."""
+    for policy in of_kind(objects, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress") or []:
+            assert rule.get("from"), f"{name_of(policy)} lets in everybody"
+            assert rule.get("ports"), f"{name_of(policy)} opens every port"
+            assert {"namespaceSelector": {}} not in rule["from"], f"{name_of(policy)} lets in every namespace"
+
+
+def test_services_find_pods(objects: list[Object]) -> None:
+    """Each Service selects a pod, and a port of it by a name or number that the pod has."""
+    for service in of_kind(objects, "Service"):
+        if not (selector := service["spec"].get("selector")):
+            continue
+        found = [pod for pod in pods(objects) if matches({"matchLabels": selector}, pod.labels)]
+        assert found, f"{name_of(service)} selects no pod"
+        names = {
+            key
+            for pod in found
+            for container in pod.containers()
+            for port in container.get("ports") or []
+            for key in (port.get("name"), port["containerPort"])
+        }
+        for port in service["spec"]["ports"]:
+            assert port.get("targetPort", port["port"]) in names, f"{name_of(service)}: {port}"
+
+
+def test_budgets_and_scalers_find_their_target(objects: list[Object]) -> None:
+    """Each PodDisruptionBudget selects a pod, and each autoscaler names a workload of the chart."""
+    names = {name_of(made) for made in objects}
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        assert any(matches(budget["spec"]["selector"], pod.labels) for pod in pods(objects)), name_of(budget)
+    for scaler in of_kind(objects, "HorizontalPodAutoscaler"):
+        target = scaler["spec"]["scaleTargetRef"]
+        assert f"{target['kind']}/{target['name']}" in names, name_of(scaler)
