@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock bench-data bench-data-growth clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -58,9 +58,22 @@ test-cluster: setup ## The platform on a kind cluster; skipped where there is no
 docs: setup ## Write the reference pages anew
 	$(BIN)/python tools/generate_reference.py
 
+# Every other file is a part of dev.txt: the same versions, wherever the code runs.
+COMPILE := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
+PART := $(COMPILE) --constraint requirements/dev.txt
+
 lock: setup ## Resolve requirements/ anew
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --group demo --group dev pyproject.toml --output-file requirements/dev.txt
-	echo uv | $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" - --output-file requirements/uv.txt
+	$(COMPILE) $(addprefix --group ,demo dev server mlflow pipeline) pyproject.toml --output-file requirements/dev.txt
+	$(PART) --group server --output-file requirements/server.txt
+	$(PART) --group mlflow --output-file requirements/mlflow.txt
+	$(PART) --group pipeline pyproject.toml --output-file requirements/pipeline.txt
+	$(PART) --no-deps --group demo --output-file requirements/demo.txt
+	echo uv | $(COMPILE) - --output-file requirements/uv.txt
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | $(COMPILE) - --output-file requirements/build.txt
+
+# For instance: make images IMAGES=server OPTIONS="--engine docker --base-image registry.example.com/python:3.11"
+images: setup ## Build our container images with podman or docker
+	$(BIN)/python tools/build_images.py $(OPTIONS) $(IMAGES)
 
 bench-data: setup ## Data work beside Feast, pandas, evidently, Metaflow and ZenML; about ten minutes
 	$(BIN)/python benchmarks/data/bench.py

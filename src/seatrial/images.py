@@ -18,6 +18,8 @@ from seatrial.errors import UsageError
 REPOSITORY = "ghcr.io/seatrial"
 OWN_IMAGES = ("pipeline", "server", "mlflow")
 """Our images, by the folders below ``images/`` that they are built from."""
+BASE_IMAGE = "docker.io/library/python:3.11-slim"
+"""What ours are built upon, where nothing else is named."""
 
 
 def own_image(name: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MOST_ROOT_ENTRIES = 25
-UNMAPPED = {"README.md", ".gitignore"}
+UNMAPPED = {".dockerignore", "README.md", ".gitignore"}
 """The map itself, and what every repository has."""
 NAMES_IMAGES = re.compile(
     r"src/seatrial/images\.py|charts/images\.yaml|charts/(?:.+/)?(?:values|ci/[^/]+)\.yaml|images/[^/]+/Dockerfile"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -61,6 +63,36 @@ def test_a_locked_file_holds_pins_alone(name: str) -> None:
 
     assert other == []
     assert "make lock" in text.splitlines()[1]
+
+
+@pytest.mark.parametrize("name", sorted(set(LOCKED) - {"dev.txt", "uv.txt", "build.txt"}))
+def test_a_part_has_the_versions_of_the_whole(name: str) -> None:
+    """What an image has is what was tested: the same versions, and not one of them more."""
+    whole = pins("dev.txt")
+    differing = {found: pin for found, pin in pins(name).items() if whole.get(found) != pin}
+
+    assert differing == {}, f"{name} is not in step with dev.txt. Run: make lock"
+
+
+@pytest.mark.parametrize("name", ["server", "mlflow", "pipeline", "demo"])
+def test_an_image_has_what_its_group_asks_for(name: str) -> None:
+    """Each group of an image is locked in the file that the image is built from, at an allowed version."""
+    own = PROJECT["project"]["dependencies"] if name == "pipeline" else []
+    locked = pins(f"{name}.txt")
+
+    for text in [*own, *PROJECT["dependency-groups"][name]]:
+        asked = Requirement(text)
+        version, _ = locked.get(canonicalize_name(asked.name), ("", []))
+        assert version, f"{asked.name} is not in {name}.txt. Run: make lock"
+        assert asked.specifier.contains(version, prereleases=True), f"{asked} is locked at {version}"
+
+
+def test_the_server_imports_what_its_image_has() -> None:
+    """Nothing that the server or the jobs that prepare a cluster import is missing in the server's image."""
+    program = ROOT / "tests" / "support" / "server_environment.py"
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
 
 
 def test_uv_itself_is_locked() -> None:

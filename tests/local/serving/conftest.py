@@ -257,11 +257,17 @@ class Server:
     """A server process of our own."""
 
     def __init__(
-        self, root: Path, arguments: list[str], environment: dict[str, str], model: str = "ferry"
+        self,
+        root: Path,
+        arguments: list[str],
+        environment: dict[str, str],
+        *,
+        model: str = "ferry",
+        program: tuple[str, ...] = (SEATRIAL,),
     ) -> None:
         self._address_file = root.parent / f"address-{time.monotonic_ns()}"
         self._errors = root.parent / f"stderr-{time.monotonic_ns()}"
-        command = [SEATRIAL, "serve", model, "--workspace", str(root), "--port", "0"]
+        command = [*program, "serve", model, "--workspace", str(root), "--port", "0"]
         command += ["--address-file", str(self._address_file), *arguments]
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(

@@ -24,6 +24,8 @@ from tests.local.serving.conftest import (
     wait_for,
 )
 
+from seatrial.tables import Tables
+
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 
 
@@ -53,6 +55,18 @@ def test_stops_without_a_trace(ferry: Ferry, number: signal.Signals) -> None:
         line = server.process.stdout.read().decode() if server.process.stdout else ""
     assert line == f"Serving ferry (bundle {ferry.digests[0][:12]}) at {server.address}/v2/models/ferry\n"
     assert not list(ferry.root.parent.glob("address-*"))
+
+
+def test_runs_with_what_its_image_has(ferry: Ferry) -> None:
+    """With the distributions of the server's image alone it answers, takes an outcome, and ships both."""
+    program = (sys.executable, str(Path(__file__).parents[2] / "support" / "server_environment.py"))
+    with Server(ferry.root, [], {}, program=program) as server:
+        (prediction_id,) = outputs(server.infer(ROWS[:1]))["prediction_id"]
+        assert server.feedback({"prediction_id": prediction_id, "value": 1}).status == 200
+        assert server.stop() == 0, server.errors
+
+    tables = Tables(ferry.workspace, "ferry", "feedback")
+    assert [tables.read(name).collect().height for name in ("predictions", "outcomes")] == [1, 1]
 
 
 def address_of(server: Server) -> tuple[str, int]:
