@@ -23,6 +23,13 @@ LogFolder = Annotated[
         show_default=False,
     ),
 ]
+CollectLogs = Annotated[
+    bool,
+    typer.Option(
+        "--collect-logs",
+        help="Also ship what servers that are gone left in the folders beside the log's own.",
+    ),
+]
 AddressFile = Annotated[
     Path | None, typer.Option(help="File to write the server's address to.", show_default=False)
 ]
@@ -42,6 +49,7 @@ def serve(
     host: Host = "127.0.0.1",
     port: Port = 8080,
     log_folder: LogFolder = None,
+    collect_logs: CollectLogs = False,
     address_file: AddressFile = None,
     ship_every: ShipEvery = 10.0,
     exit_with_parent: ExitWithParent = False,
@@ -70,6 +78,7 @@ def serve(
             host=host,
             port=port,
             log_folder=log_folder,
+            collect_logs=collect_logs,
             address_file=address_file,
             ship_every=ship_every,
             exit_with_parent=exit_with_parent,

@@ -35,6 +35,8 @@ from seatrial.feedback.segments import MAXIMUM_PAYLOAD, frame
 SEGMENT_BYTES = 8 * 1024 * 1024
 WAITING_RECORDS = 2_000
 BATCH_BYTES = 4 * 1024 * 1024
+LOCK = "lock"
+LOCK_ATTEMPTS = 5
 _NAME = re.compile(r"^([0-9a-f-]{36})-(\d{8})\.segment$")
 
 
@@ -266,9 +268,24 @@ def _sync_folder(folder: Path) -> None:
 
 def _lock(folder: Path) -> int:
     """Take the folder for this process; the kernel gives it back whenever the process ends."""
+    for _ in range(LOCK_ATTEMPTS):
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = _open_lock(folder)
+            # Between opening and locking, whoever had the folder may have removed it with the lock.
+            if _is_the_same(descriptor, folder / LOCK):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                return descriptor
+            os.close(descriptor)
+    raise FeedbackError(f"The feedback log's folder {folder} is removed again and again.")
+
+
+def _open_lock(folder: Path) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise FeedbackError(
             f"The feedback log's folder {folder} cannot be used: {error.strerror}.",
@@ -283,6 +300,11 @@ def _lock(folder: Path) -> int:
             f"The feedback log's folder {folder} is in use by process {holder}.",
             remedy="Stop that server, or give this one a folder of its own: --log-folder FOLDER",
         ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+def _is_the_same(descriptor: int, path: Path) -> bool:
+    held = os.fstat(descriptor)
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(held, path.stat())
+    return False

@@ -4,12 +4,17 @@ The segments of one epoch of the log go in order, several to a commit, and each 
 number of its last segment as a Delta application transaction. A shipper that is killed between the
 commit and the deletion of the segments ships them again, the table answers that it has them, and
 they count once (threats: F5). A store that fails only delays: the segments stay where they are.
+
+Where several servers keep their logs side by side, a folder each, one that never comes back leaves
+its folder to the others: whoever gets its lock ships what is in it, and removes it (threats: F8).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -18,7 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from seatrial.errors import FeedbackError, SeatrialError
-from seatrial.feedback.log import FeedbackLog, Segment
+from seatrial.feedback.log import LOCK, FeedbackLog, Segment
 from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.tables import Tables
@@ -28,6 +33,8 @@ LAYER = "feedback"
 COMMIT_BYTES = 64 * 1024 * 1024
 LONGEST_WAIT = 60.0
 DAMAGED = ".damaged"
+LEFT_AFTER_SECONDS = 60.0
+"""A log that nobody has touched for so long is left behind; a server that crashed is back before."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,59 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
     return Shipped(segments, damaged)
 
 
+def ship_left_behind(log: FeedbackLog, tables: Tables, *, after: float = LEFT_AFTER_SECONDS) -> Shipped:
+    """Ship the logs that servers that are gone left beside this one, and remove their folders.
+
+    A folder that a server has is locked and is left alone; so is one that was touched a moment ago,
+    because its server may only be starting again. A damaged segment stays, and its folder with it.
+
+    Args:
+        log: The log of this server; the folders beside its own are looked at.
+        tables: The feedback tables.
+        after: Seconds that nobody must have touched a log for.
+
+    Raises:
+        TableError: if a table cannot be used; what was not shipped stays in its folder.
+        StoreError: if the store failed, likewise.
+        FeedbackError: if a segment cannot be read, likewise.
+    """
+    segments = damaged = 0
+    for lock in log.folder.parent.glob(f"*/{LOCK}"):
+        if lock.parent == log.folder or not _rests(lock.parent, after):
+            continue
+        try:
+            left = FeedbackLog(lock.parent)
+        except FeedbackError:
+            continue  # A server has it.
+        try:
+            shipped = ship(left, tables)
+            _remove(left)
+        finally:
+            left.close()
+        segments += shipped.segments
+        damaged += shipped.damaged
+    return Shipped(segments, damaged)
+
+
+def _rests(folder: Path, after: float) -> bool:
+    """Whether there is something to ship or to remove, and nobody has touched it for a while."""
+    try:
+        found = {path.name: path.stat().st_mtime for path in folder.iterdir()}
+    except FileNotFoundError:
+        return False  # Another server was faster.
+    if any(name.endswith(DAMAGED) for name in found) and not any(".segment" in name for name in found):
+        return False
+    return max(found.values(), default=time.time()) < time.time() - after
+
+
+def _remove(log: FeedbackLog) -> None:
+    """Remove a log's folder while its lock is held; a server that wants it makes it anew."""
+    if list(log.folder.iterdir()) == [log.folder / LOCK]:
+        (log.folder / LOCK).unlink()
+        with contextlib.suppress(OSError):
+            log.folder.rmdir()
+
+
 def _chunks(segments: list[Segment]) -> Iterator[list[Segment]]:
     """Yield segments in groups that fit into memory, so that a long backlog drains all the same."""
     chunk: list[Segment] = []
@@ -136,15 +196,23 @@ class Shipper:
         tables: The feedback tables.
         every: Seconds between two rounds.
         report: Where to say what went wrong, a line at a time.
+        collect: Whether to ship what servers that are gone left in the folders beside the log's own.
     """
 
     def __init__(
-        self, log: FeedbackLog, tables: Tables, *, every: float, report: Callable[[str], None]
+        self,
+        log: FeedbackLog,
+        tables: Tables,
+        *,
+        every: float,
+        report: Callable[[str], None],
+        collect: bool = False,
     ) -> None:
         self._log = log
         self._tables = tables
         self._every = every
         self._report = report
+        self._collect = collect
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feedback-shipper", daemon=True)
 
@@ -162,14 +230,18 @@ class Shipper:
         """Ship once, and report what went wrong; return whether nothing did."""
         try:
             shipped = ship(self._log, self._tables)
+            left = ship_left_behind(self._log, self._tables) if self._collect else Shipped()
         except (SeatrialError, OSError) as error:
             self._report(f"Feedback was not shipped, and stays in {self._log.folder}: {error}")
             return False
-        if shipped.damaged:
-            self._report(
-                f"{shipped.damaged} bytes of the feedback log were damaged; the segments are kept as "
-                f"*{DAMAGED} in {self._log.folder}."
-            )
+        if left.segments:
+            self._report(f"{left.segments} segments that a server left behind were shipped.")
+        for damaged, folder in ((shipped.damaged, self._log.folder), (left.damaged, self._log.folder.parent)):
+            if damaged:
+                self._report(
+                    f"{damaged} bytes of the feedback log were damaged; the segments are kept as "
+                    f"*{DAMAGED} in {folder}."
+                )
         return True
 
     def _run(self) -> None:

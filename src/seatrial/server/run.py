@@ -57,6 +57,7 @@ class ServeOptions:
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
         log_folder: Folder of the feedback log; None: ``serving/MODEL/feedback-log`` of the workspace.
+        collect_logs: Whether to ship what servers that are gone left in the folders beside the log's own.
         address_file: File that the server's address is written to while it runs.
         ship_every: Seconds between two rounds of shipping feedback into the tables.
         look_every: Seconds between two looks at the environment.
@@ -70,6 +71,7 @@ class ServeOptions:
     host: str = "127.0.0.1"
     port: int = 8080
     log_folder: Path | None = None
+    collect_logs: bool = False
     address_file: Path | None = None
     ship_every: float = 10.0
     look_every: float = 1.0
@@ -99,12 +101,17 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         recent.restore(options.workspace, name, log)
         holder.learned.add(holder.current, recent.settled())
         shipper = Shipper(
-            log, feedback_tables(options.workspace, name), every=options.ship_every, report=_log.warning
+            log,
+            feedback_tables(options.workspace, name),
+            every=options.ship_every,
+            report=_log.warning,
+            collect=options.collect_logs,
         )
         with _listen(options.host, options.port) as listener:
             shipper.start()
             try:
-                asyncio.run(_run(options, holder, Service(holder, log, recent), listener, announce))
+                service = Service(holder, log, recent, alone=not options.collect_logs)
+                asyncio.run(_run(options, holder, service, listener, announce))
             finally:
                 shipper.stop()
     finally:

@@ -48,12 +48,17 @@ class Service:
         holder: Holds the model that answers.
         log: Where answers and outcomes are written.
         recent: The predictions that outcomes are expected for.
+        alone: Whether no other server answers for this model: a prediction that is not known here may
+            be another's.
     """
 
-    def __init__(self, holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions) -> None:
+    def __init__(
+        self, holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool = True
+    ) -> None:
         self._holder = holder
         self._log = log
         self._recent = recent
+        self._alone = alone
 
     @property
     def name(self) -> str:
@@ -161,7 +166,7 @@ class Service:
             if (recent.value, recent.occurred_at) != before:
                 learned.append(recent)
         self._holder.learned.add(self.model, learned)
-        return _feedback_answer(self.name, results)
+        return _feedback_answer(self.name, results, alone=self._alone)
 
 
 def _described(name: str, kind: str, required: bool) -> dict[str, Any]:
@@ -225,7 +230,7 @@ def _inference(name: str, request: InferRequest, record: PredictionRecord) -> di
     }
 
 
-def _feedback_answer(name: str, results: list[dict[str, Any]]) -> Answer:
+def _feedback_answer(name: str, results: list[dict[str, Any]], *, alone: bool) -> Answer:
     counts = dict.fromkeys(("accepted", "repeated", "changed", "unknown"), 0)
     for result in results:
         counts[result["status"]] += 1
@@ -236,4 +241,4 @@ def _feedback_answer(name: str, results: list[dict[str, Any]]) -> Answer:
         f"{counts['unknown']} of {len(results)} prediction ids are not among the predictions that this "
         "server remembers. Their outcomes are kept, and count if the tables hold the prediction."
     )
-    return Answer(content, 404 if counts["unknown"] == len(results) else 202)
+    return Answer(content, 404 if alone and counts["unknown"] == len(results) else 202)

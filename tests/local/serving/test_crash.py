@@ -20,7 +20,7 @@ import polars as pl
 import pytest
 from tests.local.serving.conftest import Ferry, Server, crossings, infer_body, outputs, wait_for
 
-from seatrial.feedback import read_predictions
+from seatrial.feedback import join_outcomes, read_predictions
 from seatrial.feedback.joining import read_outcomes
 
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
@@ -103,6 +103,26 @@ def test_kill_9_under_load_loses_nothing(ferry: Ferry) -> None:
     # What was logged and not answered any more is at most what was on its way at each kill.
     assert len(stored) - len(predicted) <= KILLS * CLIENTS * 4
     assert list((ferry.root / "serving" / "ferry" / "feedback-log").glob("*.segment")) == []
+
+
+def test_servers_side_by_side_ship_what_one_left_behind(ferry: Ferry, tmp_path: Path) -> None:
+    """Two servers keep their logs beside each other; what the one that is killed had answered, the other ships."""
+    logs = tmp_path / "logs"
+    shipping = ("--collect-logs", "--ship-every", "0.2")
+    with ferry.serve("--log-folder", str(logs / "first"), *shipping[:1], "--ship-every", "600") as first:
+        names = outputs(first.infer(ROWS[:20]))["prediction_id"]
+        with ferry.serve("--log-folder", str(logs / "second"), *shipping) as second:
+            answer = second.feedback({"prediction_id": names[0], "value": True})
+            assert (answer.status, answer.content["counts"]["unknown"]) == (202, 1)
+            first.process.kill()
+            first.process.wait()
+            for path in (logs / "first").iterdir():
+                os.utime(path, (0, 0))
+            wait_for(lambda: not (logs / "first").exists(), "the other one to ship the log")
+            assert second.stop() == 0
+    assert read_predictions(ferry.workspace, "ferry")["prediction_id"].to_list() == sorted(names)
+    joined = join_outcomes(ferry.workspace, "ferry")
+    assert joined.filter(pl.col("outcome").is_not_null())["prediction_id"].to_list() == names[:1]
 
 
 def read_raw_ids(ferry: Ferry) -> list[str]:
