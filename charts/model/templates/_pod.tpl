@@ -1,0 +1,114 @@
+{{- /*
+The pod, which is the same for both engines. Takes (dict "root" $ "digest" DIGEST).
+Seldon's operator knows the fields of Kubernetes 1.24 only: a newer one, such as preStop.sleep, gets lost.
+*/ -}}
+{{- define "model.pod" -}}
+{{- $values := .root.Values -}}
+serviceAccountName: {{ include "model.name" .root }}
+automountServiceAccountToken: false
+# Draining, then the requests that are being answered, then a last move of the log into the tables.
+terminationGracePeriodSeconds: {{ add $values.drainSeconds 60 }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 65532
+  runAsGroup: 65532
+  fsGroup: 65532
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+containers:
+  - name: server
+    image: {{ $values.image.repository }}:{{ $values.image.tag }}
+    imagePullPolicy: IfNotPresent
+    command: [seatrial, serve, {{ $values.model }}]
+    args:
+      - --host=0.0.0.0
+      - --port=9000
+      {{- if .digest }}
+      - --bundle={{ .digest }}
+      {{- else }}
+      - --env={{ $values.environment }}
+      {{- end }}
+      - --log-folder=/var/lib/seatrial/feedback-log/$(POD_NAME)
+      - --collect-logs
+      - --ship-every={{ $values.feedbackLog.shipEverySeconds }}
+    env:
+      - name: POD_NAME
+        valueFrom:
+          fieldRef:
+            apiVersion: v1
+            fieldPath: metadata.name
+      - name: SEATRIAL_TRUST
+        value: /etc/seatrial/trust-root
+    envFrom:
+      - secretRef:
+          name: {{ $values.environmentSecret }}
+    ports:
+      - name: http
+        containerPort: 9000
+        protocol: TCP
+    # Loading takes seconds, and whoever waits for a roll-out waits for this probe.
+    startupProbe:
+      httpGet: {path: /v2/health/live, port: 9000, scheme: HTTP}
+      periodSeconds: 1
+      timeoutSeconds: 2
+      successThreshold: 1
+      failureThreshold: 120
+    readinessProbe:
+      httpGet: {path: /v2/health/ready, port: 9000, scheme: HTTP}
+      periodSeconds: 2
+      timeoutSeconds: 2
+      successThreshold: 1
+      failureThreshold: 3
+    livenessProbe:
+      httpGet: {path: /v2/health/live, port: 9000, scheme: HTTP}
+      periodSeconds: 10
+      timeoutSeconds: 5
+      successThreshold: 1
+      failureThreshold: 6
+    lifecycle:
+      preStop:
+        exec:
+          command: [sleep, {{ $values.drainSeconds | quote }}]
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities:
+        drop: [ALL]
+    resources:
+      {{- toYaml $values.resources | nindent 6 }}
+    volumeMounts:
+      - name: feedback-log
+        mountPath: /var/lib/seatrial/feedback-log
+      - name: trust-root
+        mountPath: /etc/seatrial/trust-root
+        readOnly: true
+      - name: scratch
+        mountPath: /tmp
+volumes:
+  - name: feedback-log
+    {{- if eq $values.feedbackLog.volume "claim" }}
+    persistentVolumeClaim:
+      claimName: {{ include "model.claim" .root }}
+    {{- else }}
+    emptyDir:
+      sizeLimit: {{ $values.feedbackLog.size }}
+    {{- end }}
+  - name: trust-root
+    configMap:
+      name: {{ $values.trustRoot }}
+      defaultMode: 0444
+  - name: scratch
+    emptyDir:
+      sizeLimit: 256Mi
+{{- end -}}
+
+{{- /* What an autoscaler looks at. */ -}}
+{{- define "model.metrics" -}}
+- type: Resource
+  resource:
+    name: cpu
+    target:
+      type: Utilization
+      averageUtilization: {{ .Values.autoscaling.cpuPercent }}
+{{- end -}}
