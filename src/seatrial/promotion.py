@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import getpass
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from seatrial.bundle import Bundle
-from seatrial.errors import GateError, PointerMovedError, UsageError
+from seatrial.errors import BundleError, GateError, PointerMovedError, StoreError, UsageError
 from seatrial.record_log import Record, RecordLog
 from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
+LOOK_SECONDS = 1.0
+SAY_SECONDS = 30.0
 DATA_TESTS = "data_tests"
 """Name of the verdict over all data tests: no contract can leave it out."""
 
@@ -46,6 +50,45 @@ def read_pointer(workspace: Workspace, environment: str, model: str) -> Pointer:
     """Return what an environment serves."""
     last = pointer_log(workspace, environment, model).last()
     return _pointer(last) if last else Pointer(0, None)
+
+
+def wait_for_bundle(
+    workspace: Workspace,
+    environment: str,
+    model: str,
+    *,
+    report: Callable[[str], None],
+    limit_seconds: float | None = None,
+) -> Pointer:
+    """Wait until an environment serves a bundle of a model, also while the store does not answer.
+
+    Args:
+        workspace: Where the pointer lies.
+        environment: Name of the environment.
+        model: The model's name.
+        report: Told what is waited for, when that changes and every half minute.
+        limit_seconds: How long; None: for ever.
+
+    Raises:
+        BundleError: if the time is over.
+    """
+    begun = time.monotonic()
+    told, told_at = "", begun
+    while True:
+        try:
+            pointer = read_pointer(workspace, environment, model)
+            why = f"The environment {environment!r} serves no bundle of {model!r} yet."
+        except StoreError as error:
+            pointer, why = Pointer(0, None), error.message
+        if pointer.digest is not None:
+            return pointer
+        now = time.monotonic()
+        if limit_seconds is not None and now - begun >= limit_seconds:
+            raise BundleError(why, remedy=f"Train one that passes its gates: seatrial train {model}")
+        if why != told or now - told_at > SAY_SECONDS:
+            report(f"Waiting: {why}")
+            told, told_at = why, now
+        time.sleep(LOOK_SECONDS)
 
 
 def _pointer(record: Record) -> Pointer:

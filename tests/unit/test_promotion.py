@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from seatrial.bundle import Bundle
-from seatrial.errors import BundleError, GateError, PointerMovedError, UsageError
-from seatrial.promotion import Pointer, pointer_log, promote, read_pointer
+from seatrial.errors import BundleError, GateError, PointerMovedError, StoreError, UsageError
+from seatrial.promotion import Pointer, pointer_log, promote, read_pointer, wait_for_bundle
 from seatrial.workspace import Workspace
 from support.bundles import AS_OF, VERDICTS, bundle_files, loaded_bundle
 from support.small_model import CONTRACT
@@ -179,3 +179,31 @@ def test_a_user_without_a_name_may_promote(workspace: Workspace, monkeypatch: py
 
     (record,) = pointer_log(workspace, "local", "visits").all()
     assert record.content["by"].startswith("uid ")
+
+
+def test_waiting_ends_when_a_bundle_is_served(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits is told why, once a reason, also while the store fails, and goes on when a bundle is there."""
+    made = bundle(workspace)
+
+    def fail() -> Pointer:
+        raise StoreError("The store failed.")
+
+    served = move(workspace, made, NOTHING)
+    answers = iter([fail, fail, lambda: NOTHING, lambda: NOTHING, lambda: served])
+    monkeypatch.setattr("seatrial.promotion.read_pointer", lambda *_: next(answers)())
+    monkeypatch.setattr("seatrial.promotion.LOOK_SECONDS", 0)
+    told: list[str] = []
+
+    pointer = wait_for_bundle(workspace, "local", "visits", report=told.append)
+
+    assert pointer == served
+    assert told == [
+        "Waiting: The store failed.",
+        "Waiting: The environment 'local' serves no bundle of 'visits' yet.",
+    ]
+
+
+def test_waiting_has_a_limit(workspace: Workspace) -> None:
+    """After its time, waiting is given up with what was waited for and what to do."""
+    with pytest.raises(BundleError, match="serves no bundle of 'visits' yet. Train one"):
+        wait_for_bundle(workspace, "local", "visits", report=lambda _: None, limit_seconds=0)

@@ -10,12 +10,32 @@ automountServiceAccountToken: false
 terminationGracePeriodSeconds: {{ add $values.drainSeconds 60 }}
 securityContext:
   runAsNonRoot: true
-  runAsUser: 65532
-  runAsGroup: 65532
-  fsGroup: 65532
+  runAsUser: 1000
+  runAsGroup: 1000
+  fsGroup: 1000
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
+{{- if not .digest }}
+initContainers:
+  # A model can be installed before anything was trained: its pods wait, and say so in their log.
+  - name: wait-for-bundle
+    image: {{ $values.image.repository }}:{{ $values.image.tag }}
+    imagePullPolicy: IfNotPresent
+    command: [seatrial, wait, {{ $values.model }}]
+    args: [--env={{ $values.environment }}]
+    envFrom:
+      - secretRef:
+          name: {{ $values.environmentSecret }}
+    securityContext:
+      {{- include "model.containerSecurity" . | nindent 6 }}
+    resources:
+      requests: {cpu: 10m, memory: 64Mi}
+      limits: {memory: 256Mi}
+    volumeMounts:
+      - name: scratch
+        mountPath: /tmp
+{{- end }}
 containers:
   - name: server
     image: {{ $values.image.repository }}:{{ $values.image.tag }}
@@ -71,10 +91,7 @@ containers:
         exec:
           command: [sleep, {{ $values.drainSeconds | quote }}]
     securityContext:
-      allowPrivilegeEscalation: false
-      readOnlyRootFilesystem: true
-      capabilities:
-        drop: [ALL]
+      {{- include "model.containerSecurity" . | nindent 6 }}
     resources:
       {{- toYaml $values.resources | nindent 6 }}
     volumeMounts:
@@ -111,4 +128,12 @@ volumes:
     target:
       type: Utilization
       averageUtilization: {{ .Values.autoscaling.cpuPercent }}
+{{- end -}}
+
+{{- /* Security context of a container: nothing may be gained, and nothing but volumes is written to. */ -}}
+{{- define "model.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
 {{- end -}}

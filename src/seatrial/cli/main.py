@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 from seatrial.cli import check, data, demo, init, models, pipelines, report, serve
@@ -14,4 +16,7 @@ __all__ = ["check", "data", "demo", "init", "main", "models", "pipelines", "repo
 def main() -> None:
     """Run the command line and exit with its code."""
     forbid_unpickling()
+    if os.getpid() == 1:
+        # The first process of a container hears no signal that it has no handler for.
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(run())

@@ -1,4 +1,4 @@
-"""``seatrial serve``: answer requests with the bundle that an environment names."""
+"""``seatrial serve``: answer requests with the bundle that an environment names; ``wait``: until it names one."""
 
 from __future__ import annotations
 
@@ -85,3 +85,29 @@ def serve(
         ),
         announce=lambda line: console.print(line, soft_wrap=True),
     )
+
+
+@app.command()
+def wait(
+    model: Model,
+    env: Environment = "local",
+    limit: Annotated[
+        float | None, typer.Option(min=0, help="Seconds after which to give up. [default: never]")
+    ] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Wait until an environment serves a bundle of a model. Exits with 10 if it does not in time.
+
+    Example: `seatrial wait flights --env test --limit 600`
+    """
+    from seatrial.promotion import wait_for_bundle
+    from seatrial.workspace import Workspace
+
+    pointer = wait_for_bundle(
+        Workspace.open(workspace),
+        env,
+        model,
+        report=lambda line: console.print(line, soft_wrap=True),
+        limit_seconds=limit,
+    )
+    console.print(f"The environment {env!r} serves bundle {str(pointer.digest)[:12]} of {model!r}.")

@@ -74,6 +74,20 @@ def address_of(server: Server) -> tuple[str, int]:
     return host, int(port)
 
 
+def test_stops_as_the_first_process_of_a_container(ferry: Ferry) -> None:
+    """Process 1, which hears no signal without a handler, ends at SIGTERM also while it only waits."""
+    wait = [SEATRIAL, "wait", "ferry", "--env", "production", "--workspace", str(ferry.root)]
+    command = ["unshare", "--pid", "--fork", "--mount-proc", *wait]
+    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], check=False).returncode:
+        pytest.skip("process 1 of a namespace of its own wants the right to make one")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as starter:
+        assert starter.stdout is not None
+        assert starter.stdout.readline().startswith("Waiting: The environment 'production' serves no bundle")
+        (waiting,) = psutil.Process(starter.pid).children()
+        waiting.send_signal(signal.SIGTERM)
+        assert starter.wait(10) == 128 + signal.SIGTERM
+
+
 def test_ends_with_its_parent(ferry: Ferry, tmp_path: Path) -> None:
     """With --exit-with-parent the server stops when the process that started it is killed with SIGKILL."""
     command = [
