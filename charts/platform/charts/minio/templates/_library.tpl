@@ -156,3 +156,8 @@ Takes (list NAME) or (list NAME true): with true also all pods of the environmen
 {{- define "seatrial.database.port" -}}
 {{- if .Values.global.database.external.host }}{{ .Values.global.database.external.port }}{{ else }}3306{{ end -}}
 {{- end -}}
+
+{{- /* Where Argo keeps the log of a step, below the bucket of the pipelines, and where the page of Kubeflow Pipelines looks for it. */ -}}
+{{- define "seatrial.logKeyFormat" -}}
+artifacts/{{`{{workflow.name}}`}}/{{`{{workflow.creationTimestamp.Y}}`}}/{{`{{workflow.creationTimestamp.m}}`}}/{{`{{workflow.creationTimestamp.d}}`}}/{{`{{pod.name}}`}}
+{{- end -}}

@@ -1,0 +1,58 @@
+{{- /* An image of Argo, of the version that goes with that of Kubeflow Pipelines. Takes (list $ IMAGE). */ -}}
+{{- define "argo-workflows.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index . 1 -}}
+{{- if eq $root.Values.global.kubeflowPipelines.version "2.17.0" -}}
+{{- $image = dict "repository" $image.repository "tag" "v4.0.5" -}}
+{{- end -}}
+{{- include "seatrial.image" $image -}}
+{{- end -}}
+
+{{- /* Security context of the containers of a step: as seatrial.containerSecurity, but a step may write where its image lets it. */ -}}
+{{- define "argo-workflows.stepSecurity" -}}
+{allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+{{- end -}}
+
+{{- /*
+The patch of every pod of a run, as an expression of Argo's. It reaches what no other setting does: the
+container that hands a step its launcher, and the resources of the driver, both written by Kubeflow
+Pipelines. A patch of a container that a pod does not have would add one, so it depends on the pod's name.
+No two braces may close at once: they would end the expression.
+*/ -}}
+{{- define "argo-workflows.podSpecPatch" -}}
+{{- $security := include "argo-workflows.stepSecurity" . | fromYaml -}}
+{{- $launcher := dict "name" "kfp-launcher" "securityContext" $security "resources" .Values.steps.launcher.resources -}}
+{{- $driver := dict "name" "main" "resources" .Values.steps.driver.resources -}}
+{{- $step := dict "initContainers" (list $launcher) | toJson | replace "}" "} " -}}
+{{- $driverPod := dict "containers" (list $driver) | toJson | replace "}" "} " -}}
+{{ printf "{{=pod.name contains 'system-container-impl-' ? '%s' : pod.name contains 'system-container-driver-' || pod.name contains 'system-dag-driver-' ? '%s' : '{ }'}}" $step $driverPod }}
+{{- end -}}
+
+{{- /* What holds for every workflow, unless it says otherwise. */ -}}
+{{- define "argo-workflows.workflowDefaults" -}}
+spec:
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: {{ .Values.steps.runAsUser }}
+    fsGroup: {{ .Values.steps.runAsUser }}
+    seccompProfile: {type: RuntimeDefault}
+  podMetadata:
+    labels:
+      {{- include "argo-workflows.stepSelector" . | nindent 6 }}
+      app.kubernetes.io/part-of: seatrial
+      {{- with .Values.steps.access }}
+      {{- include "seatrial.access" . | nindent 6 }}
+      {{- end }}
+  podSpecPatch: {{ include "argo-workflows.podSpecPatch" . | quote }}
+  ttlStrategy:
+    secondsAfterCompletion: {{ .Values.retention.secondsAfterCompletion }}
+  templateDefaults:
+    retryStrategy:
+      limit: {{ .Values.steps.retries | quote }}
+      retryPolicy: OnError
+{{- end -}}
+
+{{- /* Labels of the pods of runs, which network policies select them by. */ -}}
+{{- define "argo-workflows.stepSelector" -}}
+{{ include "seatrial.selector" (list . "pipeline-step") }}
+{{- end -}}

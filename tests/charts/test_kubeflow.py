@@ -1,0 +1,205 @@
+"""Kubeflow Pipelines and Argo Workflows agree with each other, in each version, and with what their steps look for."""
+
+from __future__ import annotations
+
+import json
+import re
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import yaml
+
+from support.charts import CHARTS, NAMESPACE, Case, Object, of_kind, parse, pods, rendered, template
+
+ARGO = Case(CHARTS / "platform" / "charts" / "argo-workflows", None)
+KUBEFLOW = Case(CHARTS / "platform" / "charts" / "kubeflow-pipelines", None)
+NEWER = {"global": {"kubeflowPipelines": {"version": "2.17.0"}}}
+
+
+def named(objects: list[Object], kind: str, name: str) -> Object:
+    """The one object of that kind and name."""
+    (found,) = (made for made in of_kind(objects, kind) if made["metadata"]["name"] == name)
+    return found
+
+
+def controller_settings(objects: list[Object]) -> dict[str, Any]:
+    """The settings of Argo's controller, each as YAML."""
+    data = named(objects, "ConfigMap", "workflow-controller-configmap")["data"]
+    return {key: yaml.safe_load(text) for key, text in data.items()}
+
+
+def environment(objects: list[Object], deployment: str) -> dict[str, str]:
+    """The literal environment variables of a Deployment's first container."""
+    container = named(objects, "Deployment", deployment)["spec"]["template"]["spec"]["containers"][0]
+    return {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+
+
+def patches(objects: list[Object]) -> tuple[str, str]:
+    """The patches of a step's pod and of a driver's, out of Argo's expression."""
+    expression = controller_settings(objects)["workflowDefaults"]["spec"]["podSpecPatch"]
+    assert expression.startswith("{{=")
+    assert expression.endswith("}}")
+    assert "}}" not in expression[:-2], "two closing braces end Argo's expression"
+    step, driver, other = re.findall(r"'(\{[^']*)'", expression)
+    assert json.loads(other) == {}
+    return step, driver
+
+
+@pytest.mark.parametrize("values", [{}, NEWER], ids=["tested", "newer"])
+def test_one_value_chooses_all_versions(helm: str, values: Object) -> None:
+    """All images of Kubeflow Pipelines have one version, and Argo the one that goes with it."""
+    wanted = {"kubeflow/kfp": "2.17.0", "argoproj/": "v4.0.5"}
+    if not values:
+        wanted = {"kubeflow/kfp": "2.14.3", "argoproj/": "v3.6.18"}
+    found = template(ARGO, values=values) + template(KUBEFLOW, values=values)
+
+    for repositories, tag in wanted.items():
+        assert set(re.findall(rf"/{repositories}[a-z-]+:([^\s\"]+)", found)) == {tag}
+
+
+def test_steps_are_restricted_by_settings_alone(helm: str) -> None:
+    """Every container of a step's pod gets what Pod Security "restricted" asks for, without the pipeline's doing."""
+    objects = rendered(ARGO)
+    settings = controller_settings(objects)
+    pod = settings["workflowDefaults"]["spec"]["securityContext"]
+    (launcher,) = json.loads(patches(objects)[0])["initContainers"]
+
+    assert (pod["runAsNonRoot"], pod["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
+    assert pod["runAsUser"] > 0
+    assert launcher["name"] == "kfp-launcher"
+    for container in (settings["executor"], settings["mainContainer"], launcher):
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_drivers_are_patched_where_they_are(helm: str) -> None:
+    """A driver's pod gets its resources, and no container that it does not have."""
+    driver = json.loads(patches(rendered(ARGO))[1])
+
+    assert list(driver) == ["containers"]
+    assert [(container["name"], list(container)) for container in driver["containers"]] == [
+        ("main", ["name", "resources"])
+    ]
+
+
+def test_steps_are_labelled_for_what_they_reach(helm: str) -> None:
+    """Pods of runs carry the labels of the services that they use, and a policy selects them."""
+    objects = rendered(ARGO)
+    labels = controller_settings(objects)["workflowDefaults"]["spec"]["podMetadata"]["labels"]
+    policy = named(objects, "NetworkPolicy", "pipeline-step")["spec"]
+
+    assert {key for key in labels if key.startswith("access.")} == {
+        f"access.seatrial.io/{service}" for service in ("minio", "mlflow", "pipelines", "metadata")
+    }
+    assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert "ingress" not in policy
+
+
+def test_page_looks_for_logs_where_argo_puts_them(helm: str) -> None:
+    """Bucket and keys of archived logs are the same on both sides."""
+    store = controller_settings(rendered(ARGO))["artifactRepository"]["s3"]
+    page = environment(rendered(KUBEFLOW), "ml-pipeline-ui")
+
+    assert page["ARGO_KEYFORMAT"] == store["keyFormat"]
+    assert page["ARGO_ARCHIVE_BUCKETNAME"] == store["bucket"]
+    assert f"{page['MINIO_HOST']}:{page['MINIO_PORT']}" == store["endpoint"]
+    assert page["MINIO_NAMESPACE"] == ""
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://s3.example.org"], ids=["own", "external"])
+def test_all_use_one_object_store(helm: str, endpoint: str) -> None:
+    """API server, launcher, page and Argo speak to the same store, with or without TLS, by the same Secret."""
+    values = {"global": {"objectStore": {"external": {"endpoint": endpoint}}}}
+    objects = parse(template(KUBEFLOW, values=values))
+    argo = controller_settings(parse(template(ARGO, values=values)))["artifactRepository"]["s3"]
+    api = json.loads(named(objects, "ConfigMap", "ml-pipeline")["data"]["config.json"])["ObjectStoreConfig"]
+    launcher = yaml.safe_load(named(objects, "ConfigMap", "kfp-launcher")["data"]["providers"])["minio"][
+        "default"
+    ]
+    page = environment(objects, "ml-pipeline-ui")
+    wanted = ("s3.example.org", "443") if endpoint else (f"minio.{NAMESPACE}.svc", "9000")
+
+    assert (api["Host"], api["Port"]) == wanted
+    assert launcher["endpoint"] == argo["endpoint"] == ":".join(wanted)
+    assert (page["MINIO_HOST"], page["MINIO_PORT"]) == wanted
+    assert (api["Secure"] == "true", not launcher["disableSSL"], not argo["insecure"]) == (
+        bool(endpoint),
+    ) * 3
+    assert launcher["credentials"]["secretRef"]["secretName"] == argo["accessKeySecret"]["name"]
+
+
+@pytest.mark.parametrize("values", [{}, NEWER], ids=["tested", "newer"])
+def test_api_server_reads_settings_of_the_chart_alone(helm: str, values: Object) -> None:
+    """Its settings replace those of the image, which hold keys that the world knows and a plugin of a vendor."""
+    objects = parse(template(KUBEFLOW, values=values))
+    settings = json.loads(named(objects, "ConfigMap", "ml-pipeline")["data"]["config.json"])
+    pod = named(objects, "Deployment", "ml-pipeline")["spec"]["template"]["spec"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["containers"][0]["volumeMounts"]}
+
+    assert mounts["/config"] == "config"
+    assert "plugins" not in settings
+    assert not {"AccessKey", "SecretAccessKey"} & settings["ObjectStoreConfig"].keys()
+    assert "Password" not in settings["DBConfig"]["MySQLConfig"]
+
+
+def test_services_have_the_names_that_steps_dial(helm: str) -> None:
+    """Names, and the order of the ports, are those that drivers, launchers and the page assume."""
+    ports = {
+        service["metadata"]["name"]: [(port["name"], port["port"]) for port in service["spec"]["ports"]]
+        for service in of_kind(rendered(KUBEFLOW), "Service")
+    }
+
+    assert ports["ml-pipeline"] == [("http", 8888), ("grpc", 8887)]
+    assert ports["metadata-grpc-service"] == [("grpc-api", 8080)]
+    assert ports["metadata-envoy-service"] == [("grpc-web", 9090)]
+    assert ports["ml-pipeline-ui"] == [("http", 80)]
+
+
+def test_steps_may_do_little(helm: str) -> None:
+    """The account of steps can report, and read two objects by name: no pods, no other Secrets."""
+    rules = named(rendered(KUBEFLOW), "Role", "pipeline-runner")["rules"]
+
+    assert [(rule["resources"], rule["verbs"], rule.get("resourceNames")) for rule in rules] == [
+        (["workflowtaskresults"], ["create", "patch"], None),
+        (["configmaps"], ["get"], ["kfp-launcher"]),
+        (["secrets"], ["get"], ["mlpipeline-minio-artifact"]),
+    ]
+
+
+def test_two_controllers_cannot_work_at_once(helm: str) -> None:
+    """An upgrade ends the old controller first, and each holds a lease in its own name."""
+    deployment = named(rendered(ARGO), "Deployment", "workflow-controller")["spec"]
+    variables = {
+        variable["name"]: variable for variable in deployment["template"]["spec"]["containers"][0]["env"]
+    }
+
+    assert deployment["strategy"] == {"type": "Recreate"}
+    assert variables["LEADER_ELECTION_IDENTITY"]["valueFrom"]["fieldRef"] == {"fieldPath": "metadata.name"}
+    assert "LEADER_ELECTION_DISABLE" not in variables
+
+
+def test_bad_annotation_is_refused_in_this_namespace_alone(helm: str) -> None:
+    """The policy against the annotation that crashes the controller denies, and only in its own namespace."""
+    objects = rendered(ARGO)
+    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy")
+    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding")
+
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+    assert binding["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": NAMESPACE
+    }
+
+
+def test_both_fit(helm: str) -> None:
+    """What runs all the time asks for at most 1.6 GiB of memory, of the 4 GiB of the whole platform."""
+    asked = [
+        Decimal(container["resources"]["requests"]["memory"].removesuffix("Mi"))
+        for case in (ARGO, KUBEFLOW)
+        for pod in pods(rendered(case))
+        for container in pod.lasting_containers()
+    ]
+
+    assert sum(asked) <= Decimal("1.6") * 1024
