@@ -134,7 +134,7 @@ def open_signer(workspace: Workspace) -> Signer:
     is put into the workspace's trust root.
 
     Raises:
-        StoreError: if the key is missing, not an Ed25519 key, or readable by others.
+        StoreError: if the key is missing, not an Ed25519 key, or ours and readable by others.
     """
     named = os.environ.get(KEY_VARIABLE)
     if not named and not workspace.is_local:
@@ -147,7 +147,9 @@ def open_signer(workspace: Workspace) -> Signer:
         with store_errors(f"making the signing key {path}"):
             _make_key(path)
     try:
-        if path.stat().st_mode & 0o077:
+        facts = path.stat()
+        # OpenSSH's rule: the modes of a file of somebody else's, such as a mounted Secret, are not ours to judge.
+        if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
             raise StoreError(
                 f"The signing key {path} can be read by others.", remedy=f"Run: chmod 600 {path}"
             )
