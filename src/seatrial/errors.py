@@ -20,7 +20,8 @@ what to do next. The command line prints both without a traceback and exits with
     ├── PointerMovedError           14   somebody else promoted in the meantime
     ├── RequestError                15   a request to the server is malformed (HTTP 4xx)
     ├── FeedbackError               16   the feedback log cannot be written or read
-    └── StoreError                  17   the workspace's storage is full, away, or refuses
+    ├── StoreError                  17   the workspace's storage is full, away, or refuses
+    └── ClusterError                18   a cluster, or what runs on it, is not as it must be
 """
 
 from __future__ import annotations
@@ -184,3 +185,9 @@ class StoreError(SeatrialError):
     """The workspace's storage is full, away, or refuses."""
 
     exit_code = 17
+
+
+class ClusterError(SeatrialError):
+    """A cluster, or what runs on it, is not as it must be: away, too small, unhealthy, without an image."""
+
+    exit_code = 18
