@@ -21,7 +21,10 @@ what to do next. The command line prints both without a traceback and exits with
     ├── RequestError                15   a request to the server is malformed (HTTP 4xx)
     ├── FeedbackError               16   the feedback log cannot be written or read
     ├── StoreError                  17   the workspace's storage is full, away, or refuses
-    └── ClusterError                18   a cluster, or what runs on it, is not as it must be
+    ├── ClusterError                18   a cluster, or what runs on it, is not as it must be
+    │   └── NotOurClusterError      19   it was not made by Seatrial, and nobody said to use it
+    ├── ToolError                   20   helm, kind, kubectl or a container engine is missing or failed
+    └── RunError                    21   a run on a cluster ended without all of its outputs
 """
 
 from __future__ import annotations
@@ -191,3 +194,21 @@ class ClusterError(SeatrialError):
     """A cluster, or what runs on it, is not as it must be: away, too small, unhealthy, without an image."""
 
     exit_code = 18
+
+
+class NotOurClusterError(ClusterError):
+    """A cluster or namespace was not made by Seatrial, and nobody said to use it all the same."""
+
+    exit_code = 19
+
+
+class ToolError(SeatrialError):
+    """A command that the cluster part needs (helm, kind, kubectl, docker or podman) is missing or failed."""
+
+    exit_code = 20
+
+
+class RunError(SeatrialError):
+    """A run on a cluster ended without all of its outputs, and no error of the step's own says why."""
+
+    exit_code = 21

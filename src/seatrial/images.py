@@ -31,6 +31,12 @@ PIPELINE_IMAGE = os.environ.get("SEATRIAL_PIPELINE_IMAGE", own_image("pipeline")
 """The image that pipeline steps run in on a cluster."""
 
 
+DOCKER_HUB = "docker.io"
+"""The registry whose name engines leave away."""
+DOCKER_HUB_HOST = "registry-1.docker.io"
+"""Where that registry answers."""
+
+
 class ListedImage(BaseModel):
     """An image of ``charts/images.yaml``.
 

@@ -20,11 +20,10 @@ from typing import Any, Literal, TextIO
 
 import orjson
 
-from seatrial import errors
 from seatrial.contract.load import models_folder
 from seatrial.errors import SeatrialError, UsageError
-from seatrial.steps.files import FAILURE, PROGRESS
-from seatrial.workspace import DEFAULT_ROOT, Workspace
+from seatrial.steps.files import FAILURE, PROGRESS, rebuild_failure
+from seatrial.workspace import Workspace
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([a-z0-9-]+)'")
@@ -169,8 +168,7 @@ def run_locally(
     Args:
         name: Name of the pipeline.
         arguments: Its parameters, but for the workspace.
-        workspace: The workspace; what the steps put out lies under its ``pipeline-runs``, or, if it is
-            on S3, under those of the folder ``.seatrial`` here.
+        workspace: The workspace; what the steps put out lies under its ``pipeline-runs``.
         tell: Called with each event, as it happens.
 
     Returns:
@@ -183,8 +181,7 @@ def run_locally(
     from kfp import local
 
     pipeline = load_pipeline(name)
-    # Steps on this machine pass files to each other; only on a cluster do those travel by way of S3.
-    root = (workspace.folder if workspace.is_local else Path(DEFAULT_ROOT).resolve()) / "pipeline-runs"
+    root = workspace.folder / "pipeline-runs"
     root.mkdir(parents=True, exist_ok=True)
     log_path = root / f"{name}.log"
     before = set(root.iterdir())
@@ -205,15 +202,10 @@ def run_locally(
 
 
 def _failure(listener: _Listener, log: Path) -> SeatrialError:
-    """The error that ended the step; of a class that takes more than a message, the message alone."""
+    """The error that ended the step."""
     said = listener.failure
     if not said:
         return SeatrialError(
             f"The step {listener.step!r} failed unexpectedly.", remedy=f"Its log is in {log}."
         )
-    kind = getattr(errors, said["class"], SeatrialError)
-    error = SeatrialError(said["message"], remedy=said["remedy"])
-    if issubclass(kind, SeatrialError):
-        # The class alone decides the exit code; its own arguments stayed in the step's process.
-        error.__class__ = kind
-    return error
+    return rebuild_failure(said)

@@ -6,11 +6,34 @@ import os
 import signal
 import sys
 
-from seatrial.cli import check, data, demo, init, models, pipelines, report, serve
+from seatrial.cli import (
+    check,
+    data,
+    demo,
+    images,
+    init,
+    models,
+    pipelines,
+    platform,
+    report,
+    serve,
+)
 from seatrial.cli.app import run
 from seatrial.unpickling import forbid_unpickling
 
-__all__ = ["check", "data", "demo", "init", "main", "models", "pipelines", "report", "serve"]
+__all__ = [
+    "check",
+    "data",
+    "demo",
+    "images",
+    "init",
+    "main",
+    "models",
+    "pipelines",
+    "platform",
+    "report",
+    "serve",
+]
 
 
 def main() -> None:

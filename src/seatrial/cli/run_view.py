@@ -8,7 +8,14 @@ from rich.status import Status
 
 from seatrial.local_runs import StepEvent
 
-_MARKS = {"PASS": "[green]PASS[/]", "WARN": "[yellow]WARN[/]", "FAIL": "[bold red]FAIL[/]"}
+_MARKS = {
+    "PASS": "[green]PASS[/]",
+    "WARN": "[yellow]WARN[/]",
+    "FAIL": "[bold red]FAIL[/]",
+    "WAIT": "[yellow]waits:[/]",
+    "RETRY": "[yellow]again:[/]",
+}
+_ENDS = {"SUCCESS": "[green]✓[/]", "CACHED": "[green]✓[/]"}
 
 
 class RunView:
@@ -34,9 +41,9 @@ class RunView:
             self._console.print(f"{self._prefix}  {event.step:<10} {text}")
         else:
             self.stop()
-            good = event.text == "SUCCESS"
-            mark = "[green]✓[/]" if good else "[bold red]✗[/]"
-            self._console.print(f"{self._prefix}{mark} {event.step:<10} [dim]{event.seconds:.1f} s[/]")
+            mark = _ENDS.get(event.text, "[bold red]✗[/]")
+            took = "the same as in an earlier run" if event.text == "CACHED" else f"{event.seconds:.1f} s"
+            self._console.print(f"{self._prefix}{mark} {event.step:<10} [dim]{took}[/]")
 
     def _show_running(self, step: str) -> None:
         self.stop()

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import orjson
 import polars as pl
 
+from seatrial import errors
 from seatrial.bundle import forbid_unpickling
 from seatrial.contract.load import LoadedContract
 from seatrial.data_tests import BatchCheck
@@ -50,6 +51,20 @@ def reported(step: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             raise
 
     return run
+
+
+def rebuild_failure(said: dict[str, str]) -> SeatrialError:
+    """Return the error that ended a step in another process, with its class, from what the step said of it.
+
+    Args:
+        said: What stood in the line that begins with ``FAILURE``.
+    """
+    kind = getattr(errors, said["class"], SeatrialError)
+    error = SeatrialError(said["message"], remedy=said["remedy"])
+    if issubclass(kind, SeatrialError):
+        # The class alone decides the exit code; its own arguments stayed in the step's process.
+        error.__class__ = kind
+    return error
 
 
 def say(line: str) -> None:

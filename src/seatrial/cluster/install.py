@@ -1,0 +1,359 @@
+"""Bring the platform up, and take it down: the story, a step a function."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from seatrial.cluster import helm, kind, preflight
+from seatrial.cluster.api import Kubernetes
+from seatrial.cluster.context import (
+    ENVIRONMENT,
+    Ask,
+    Cluster,
+    allow,
+    connect,
+    installed,
+    is_ours,
+    mark,
+    mark_made,
+    namespace_of,
+    was_made,
+)
+from seatrial.cluster.health import Finding
+from seatrial.cluster.observe import Progress, findings, storage_classes, workloads
+from seatrial.errors import ClusterError, NotOurClusterError
+from seatrial.images import OWN_IMAGES, PIPELINE_IMAGE, own_image
+
+POD_SECURITY = "pod-security.kubernetes.io/enforce"
+_NAMESPACES = "/api/v1/namespaces"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a person wants installed, and where.
+
+    Attributes:
+        context: Context of the kubeconfig; the current one if None.
+        namespace: The platform's namespace.
+        make_cluster: Whether to make the local cluster if it is not there.
+        node_image: Image of the nodes of the cluster that is made; that of ``kind-config.yaml`` if None.
+        environments: Names of the environments.
+        values: Files of values for the chart.
+        seconds: How long it may take until everything is healthy.
+    """
+
+    context: str | None
+    namespace: str
+    make_cluster: bool = False
+    node_image: str | None = None
+    environments: tuple[str, ...] = ("test",)
+    values: tuple[Path, ...] = ()
+    seconds: float = 900.0
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How the installation speaks.
+
+    Attributes:
+        stage: Is told what begins.
+        finding: Is told how a part is, when that changed.
+        ask: Asks a person; None where there is nobody to ask.
+    """
+
+    stage: Callable[[str], None]
+    finding: Callable[[Finding], None]
+    ask: Ask | None = None
+
+
+@dataclass(frozen=True)
+class Up:
+    """A platform that is up.
+
+    Attributes:
+        context: Where it is.
+        namespace: Where it is.
+        changed: Whether anything had to be done.
+        parts: How each part is.
+    """
+
+    context: str
+    namespace: str
+    changed: bool
+    parts: list[Finding] = field(default_factory=list)
+
+
+def up(wishes: Wishes, voice: Voice) -> Up:
+    """Install the platform or bring it up to date, and return when it is healthy.
+
+    Args:
+        wishes: What is wanted, and where.
+        voice: Is told of progress, and asks.
+
+    Raises:
+        NotOurClusterError: if the cluster is not ours and nobody says to use it.
+        ClusterError: if the cluster is away, too small or without storage, the namespace is taken, or a part stays
+            unhealthy.
+        ToolError: if helm, kind or the container engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    cluster = _reach(wishes, voice)
+    chart = helm.Chart(files=wishes.values, values=environment_values(wishes.environments))
+    digest = chart.digest()
+    if _is_up(cluster, digest):
+        return Up(cluster.context, cluster.namespace, False, findings(cluster))
+    objects = helm.render(cluster.context, cluster.namespace, chart)
+    allow(cluster, _plan(cluster, objects), voice.ask)
+    voice.stage("Looking whether the cluster has what it takes")
+    check(cluster, objects)
+    provide_images(cluster, objects, voice.stage)
+    prepare_namespace(cluster)
+    voice.stage(f"Installing in {cluster}")
+    progress = Progress(cluster, voice.finding)
+    helm.install(
+        cluster.context,
+        cluster.namespace,
+        chart,
+        seconds=wishes.seconds,
+        meanwhile=lambda: _ignore(progress.look()),
+    )
+    parts = progress.wait(wishes.seconds)
+    mark(cluster, _installed(cluster, digest))
+    return Up(cluster.context, cluster.namespace, True, parts)
+
+
+def _ignore(_: Any) -> None:
+    """Take what is not needed."""
+
+
+def _reach(wishes: Wishes, voice: Voice) -> Cluster:
+    """The cluster that is meant; a local one is made if that is wished and it is not there."""
+    if not wishes.make_cluster:
+        return connect(wishes.context, wishes.namespace)
+    name = kind.configured_name()
+    context = kind.context_of(name)
+    if wishes.context not in {None, context}:
+        raise ClusterError(
+            f"--kind makes the cluster {name!r} of {kind.CONFIG}, whose context is {context}. "
+            f"Got --context {wishes.context} instead.",
+            remedy="Leave one of the two away.",
+        )
+    if name not in kind.clusters():
+        voice.stage(f"Making the local cluster {name} with kind ({kind.engine()})")
+        kind.create(name, wishes.node_image)
+        mark_made(Kubernetes(context), name)
+    return connect(context, wishes.namespace)
+
+
+def environment_values(environments: tuple[str, ...]) -> dict[str, Any]:
+    """Return the chart's values for just these environments; it has ``test`` by itself."""
+    wanted: dict[str, Any] = {
+        f"global.environments.{name}": {
+            "namespace": name,
+            "createNamespace": True,
+            "workspace": f"s3://seatrial/{name}",
+        }
+        for name in environments
+        if name != "test"
+    }
+    return wanted if "test" in environments else {**wanted, "global.environments.test": None}
+
+
+def _is_up(cluster: Cluster, digest: str) -> bool:
+    """Whether just this is installed already, by us and untouched since, and healthy."""
+    namespace = namespace_of(cluster)
+    if not is_ours(cluster, namespace) or installed(namespace) != _installed(cluster, digest):
+        return False
+    return all(finding.state == "healthy" for finding in findings(cluster))
+
+
+def _installed(cluster: Cluster, digest: str) -> str:
+    release = helm.release(cluster.context, cluster.namespace)
+    return f"{digest}@{release.revision if release and release.status == 'deployed' else 0}"
+
+
+def _plan(cluster: Cluster, objects: list[dict[str, Any]]) -> list[str]:
+    """What an installation would do, a sentence each."""
+    whole = sum((amount * count for _, amount, count in preflight.wanted(objects)), preflight.Amount())
+    namespaces = [item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"]
+    place = f"the Helm release {helm.RELEASE} in the namespace {cluster.namespace}"
+    plan = [f"install or upgrade {place}: {len(objects)} objects, {whole} requested"]
+    if namespaces:
+        plan.append(
+            f"make the namespaces of the environments where they are missing: {', '.join(namespaces)}"
+        )
+    if any((part / "crds").is_dir() for part in helm.Chart().folder.glob("charts/*")):
+        plan.append(
+            "add the CustomResourceDefinitions of Argo Workflows and Kubeflow Pipelines where they are missing"
+        )
+    return plan
+
+
+def check(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
+    """Return if the cluster has room and storage for the objects, and nobody is in their place.
+
+    Raises:
+        ClusterError: if not; with every reason.
+        ToolError: if Helm is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    api, namespace = cluster.api, cluster.namespace
+    names = [found["name"] for found in helm.releases(cluster.context, namespace)]
+    troubles = preflight.check_namespace(
+        namespace, namespace_of(cluster), names, workloads(cluster), ours=helm.RELEASE
+    )
+    troubles += preflight.check_environments(objects, api.list(_NAMESPACES), namespace, helm.RELEASE)
+    claims = api.list(cluster.path("persistentvolumeclaims"))
+    troubles += preflight.check_storage(objects, storage_classes(cluster), claims)
+    nodes, pods = api.list("/api/v1/nodes"), api.list("/api/v1/pods")
+    troubles += preflight.check_room(objects, nodes, pods, namespace)
+    release = helm.release(cluster.context, namespace)
+    if release is not None and release.status.startswith("pending"):
+        troubles.append(
+            preflight.Trouble(
+                f"Helm says that the release {helm.RELEASE} is in work ({release.status}): another installation runs, "
+                "or one was killed.",
+                f"Wait for it; if there is none: helm rollback {helm.RELEASE} -n {namespace}, or seatrial down.",
+            )
+        )
+    if troubles:
+        remedies = dict.fromkeys(trouble.remedy for trouble in troubles)
+        raise ClusterError("\n".join(trouble.message for trouble in troubles), remedy="\n".join(remedies))
+
+
+def provide_images(cluster: Cluster, objects: list[dict[str, Any]], tell: Callable[[str], None]) -> None:
+    """Put those images of ours that are missing into a local cluster; build those that this machine lacks too.
+
+    Any other cluster pulls its images itself.
+
+    Raises:
+        ToolError: if kind or the container engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    name = kind.cluster_of(cluster.context)
+    if name is None:
+        return
+    ours = {own_image(part): part for part in OWN_IMAGES}
+    wanted = (images_of(objects) | {PIPELINE_IMAGE}) & ours.keys()
+    missing = sorted(wanted - kind.images_in(name))
+    here = kind.images_here(missing)
+    for image in missing:
+        if image not in here:
+            tell(f"Building the image {image}, which takes some minutes the first time")
+            kind.build(ours[image])
+    if missing:
+        tell(f"Loading {', '.join(missing)} into the cluster {name}")
+        kind.load(name, missing)
+
+
+def images_of(objects: list[dict[str, Any]]) -> set[str]:
+    """Return the images that the containers of rendered objects name."""
+    found: set[str] = set()
+    for item in objects:
+        template = (item.get("spec") or {}).get("template") or {}
+        for key in ("initContainers", "containers"):
+            containers = (template.get("spec") or {}).get(key) or []
+            found |= {container["image"] for container in containers}
+    return found
+
+
+def prepare_namespace(cluster: Cluster) -> None:
+    """Make the namespace, closed by Pod Security, or find it there; and mark it as ours.
+
+    Raises:
+        ClusterError: if the API server is away or refuses.
+    """
+    metadata = {"name": cluster.namespace, "labels": {POD_SECURITY: "restricted"}}
+    cluster.api.create(_NAMESPACES, {"metadata": metadata})
+    mark(cluster, installed(namespace_of(cluster)))
+
+
+def down(cluster: Cluster, ask: Ask | None, tell: Callable[[str], None], *, data: bool) -> bool:
+    """Uninstall the platform.
+
+    Args:
+        cluster: Where it is.
+        ask: Asks a person, always; None where there is nobody to ask.
+        tell: Is told what is done.
+        data: Whether the data go too: volumes, Secrets, the environments' namespaces.
+
+    Returns:
+        Whether there was anything to take away.
+
+    Raises:
+        NotOurClusterError: if the answer is no, there is nobody to ask, or data would go that are not ours.
+        ClusterError: if the API server is away or refuses.
+        ToolError: if Helm is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    namespace = namespace_of(cluster)
+    release = helm.release(cluster.context, cluster.namespace)
+    if namespace is None or (release is None and not data):
+        return False
+    if data and not is_ours(cluster, namespace):
+        raise NotOurClusterError(
+            f"The namespace {cluster.namespace} was not installed by Seatrial from {cluster.context}: its data stay.",
+            remedy=f"Delete them yourself: kubectl --context {cluster.context} delete namespace {cluster.namespace}",
+        )
+    others = _environments(cluster)
+    kept = "delete" if data else "keep"
+    plan = [
+        f"uninstall the Helm release {helm.RELEASE} in the namespace {cluster.namespace}",
+        f"{kept} its volumes with all data, its Secrets, and the namespaces {', '.join(others) or '(none)'}",
+    ]
+    allow(cluster, plan, ask, always=True)
+    tell(f"Uninstalling from {cluster}")
+    helm.uninstall(cluster.context, cluster.namespace, seconds=300.0)
+    for name in [cluster.namespace, *others] if data else []:
+        tell(f"Deleting the namespace {name} with its data")
+        cluster.api.delete(f"{_NAMESPACES}/{name}")
+    if not data:
+        mark(cluster, "")
+    return True
+
+
+def _environments(cluster: Cluster) -> list[str]:
+    """Names of the environments' namespaces that this release made."""
+    return [
+        item["metadata"]["name"]
+        for item in cluster.api.list(_NAMESPACES, labelSelector=ENVIRONMENT)
+        if (item["metadata"].get("annotations") or {}).get(preflight.OWNER_PLACE) == cluster.namespace
+    ]
+
+
+def delete_cluster(ask: Ask | None, tell: Callable[[str], None]) -> bool:
+    """Delete the local cluster, if Seatrial made it, and return whether it was there.
+
+    Args:
+        ask: Asks a person, always; None where there is nobody to ask.
+        tell: Is told what is done.
+
+    Raises:
+        NotOurClusterError: if Seatrial did not make it, the answer is no, or there is nobody to ask.
+        ClusterError: if its API server is away.
+        ToolError: if kind is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    name = kind.configured_name()
+    if shutil.which("kind") is None or name not in kind.clusters():
+        return False
+    api = Kubernetes(kind.context_of(name))
+    if not was_made(api, name):
+        raise NotOurClusterError(
+            f"The kind cluster {name} was not made by `seatrial up --kind`, so it stays.",
+            remedy=f"Delete it yourself: kind delete cluster --name {name}",
+        )
+    question = f"This deletes the kind cluster {name} and all data in it. Go on?"
+    if ask is None:
+        raise NotOurClusterError(
+            f"This would delete the kind cluster {name} and all data in it.", remedy="Say --yes."
+        )
+    if not ask(question):
+        raise NotOurClusterError(f"The kind cluster {name} stays.")
+    tell(f"Deleting the kind cluster {name}")
+    kind.delete(name)
+    return True

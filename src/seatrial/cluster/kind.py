@@ -1,0 +1,197 @@
+"""Local clusters made by kind, and the images that are put into them.
+
+kind's own ``load docker-image`` asks Docker alone; an archive that the engine saved works with podman too.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from seatrial.cluster.commands import run
+from seatrial.errors import ToolError
+from seatrial.images import DOCKER_HUB
+from seatrial.local_runs import project_folder
+
+CONFIG = "kind-config.yaml"
+CREATE_SECONDS, LOAD_SECONDS, BUILD_SECONDS = 600.0, 600.0, 1800.0
+_CONTEXT = "kind-"
+
+
+def configured_name() -> str:
+    """Return the name of the cluster that ``kind-config.yaml`` describes.
+
+    Raises:
+        UsageError: if this is no clone of the repository.
+    """
+    from ruamel.yaml import YAML
+
+    return str(YAML(typ="safe").load(project_folder() / CONFIG).get("name", "kind"))
+
+
+def context_of(cluster: str) -> str:
+    """Return the name of the context that kind writes into the kubeconfig."""
+    return f"{_CONTEXT}{cluster}"
+
+
+def cluster_of(context: str) -> str | None:
+    """Return the name of the kind cluster that a context leads to; None if it is none of kind's.
+
+    Raises:
+        ToolError: if kind failed.
+        UsageError: if this is no clone of the repository.
+    """
+    name = context.removeprefix(_CONTEXT)
+    if name == context or shutil.which("kind") is None or not engines():
+        return None
+    return name if name in clusters() else None
+
+
+def clusters() -> list[str]:
+    """Return the names of the kind clusters on this machine.
+
+    Raises:
+        ToolError: if kind is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    return run("kind", "get", "clusters").split()
+
+
+def create(cluster: str, node_image: str | None = None) -> None:
+    """Make the cluster that ``kind-config.yaml`` describes, and its context in the kubeconfig.
+
+    Args:
+        cluster: Its name.
+        node_image: Image of its nodes, from a mirror or built; the one that the configuration names if None.
+
+    Raises:
+        ToolError: if kind is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    image = ["--image", node_image] if node_image else []
+    config = str(project_folder() / CONFIG)
+    run(
+        "kind",
+        "create",
+        "cluster",
+        "--name",
+        cluster,
+        "--config",
+        config,
+        "--wait",
+        "180s",
+        *image,
+        seconds=CREATE_SECONDS,
+    )
+
+
+def delete(cluster: str) -> None:
+    """Delete a cluster with all that is in it, and its context.
+
+    Raises:
+        ToolError: if kind is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    run("kind", "delete", "cluster", "--name", cluster, seconds=CREATE_SECONDS)
+
+
+def engines() -> list[str]:
+    """Return the container engines of this machine that answer, the one that kind uses first."""
+    wanted = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "docker")
+    return sorted(
+        (name for name in ("docker", "podman", "nerdctl") if _answers(name)), key=lambda name: name != wanted
+    )
+
+
+@functools.cache
+def _answers(engine: str) -> bool:
+    """Whether an engine works: a docker without its daemon is there and does not."""
+    if shutil.which(engine) is None:
+        return False
+    try:
+        run(engine, "version")
+    except ToolError:
+        return False
+    return True
+
+
+def engine() -> str:
+    """Return the container engine that kind uses.
+
+    Raises:
+        ToolError: if there is none.
+    """
+    found = engines()
+    if not found:
+        raise ToolError(
+            "No container engine answers: neither docker nor podman.",
+            remedy="Install one, or start it; kind runs its nodes in it, and images of ours are built with it.",
+        )
+    return found[0]
+
+
+def images_in(cluster: str) -> set[str]:
+    """Return the names of all images that every node of a kind cluster has.
+
+    Raises:
+        ToolError: if kind or the engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    found: set[str] | None = None
+    for node in run("kind", "get", "nodes", "--name", cluster).split():
+        # Both crictl and ctr are in kind's own nodes; ctr is what kind itself lists and loads images with.
+        names = set(
+            run(engine(), "exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "--quiet").split()
+        )
+        found = names if found is None else found & names
+    return found or set()
+
+
+def images_here(names: list[str]) -> set[str]:
+    """Return those of the images that the engine of this machine has; none without an engine.
+
+    Raises:
+        ToolError: if the engine failed.
+        UsageError: if this is no clone of the repository.
+    """
+    if not engines():
+        return set()
+    listed = set(run(engine(), "images", "--format", "{{.Repository}}:{{.Tag}}").split())
+    return {name for name in names if name in listed or familiar(name) in listed}
+
+
+def familiar(image: str) -> str:
+    """The short name that Docker lists an image of its own registry under."""
+    return image.removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
+
+
+def load(cluster: str, images: list[str]) -> None:
+    """Put images of this machine's engine into every node of a kind cluster.
+
+    Raises:
+        ToolError: if kind or the engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    with tempfile.TemporaryDirectory(prefix="seatrial-images-") as folder:
+        archive = str(Path(folder) / "images.tar")
+        several = ["--multi-image-archive"] if engine() == "podman" else []
+        run(engine(), "save", *several, "--output", archive, *images, seconds=LOAD_SECONDS)
+        run("kind", "load", "image-archive", archive, "--name", cluster, seconds=LOAD_SECONDS)
+
+
+def build(part: str) -> None:
+    """Build an image of ours from its Dockerfile.
+
+    Args:
+        part: Its folder in ``images/``.
+
+    Raises:
+        ToolError: if the engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    script = str(project_folder() / "tools" / "build_images.py")
+    run(sys.executable, script, "--engine", engine(), part, seconds=BUILD_SECONDS)

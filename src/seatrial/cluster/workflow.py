@@ -1,0 +1,203 @@
+"""A run's steps, read from the workflow that Argo keeps for it.
+
+Kubeflow Pipelines makes a workflow of each run: a step is a small graph of a driver's pod, which decides, and
+an executor's pod, which works, perhaps several times. What a person wants to follow is the step. Everything
+here is plain JSON in, plain data out.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Object = dict[str, Any]
+StepState = Literal["waiting", "running", "succeeded", "cached", "failed"]
+
+_EXECUTOR_POD = "container-impl"
+_STEP = "container-executor"
+_DRIVER = "driver"
+_BAD = {"Failed", "Error"}
+ENDED = {"Succeeded", "Failed", "Error"}
+_STARTING = {"", "PodInitializing", "ContainerCreating"}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One pod of a step.
+
+    Attributes:
+        node: Argo's id of it, by which its log is archived.
+        pod: Name of the pod.
+        phase: Argo's word for how it is.
+        message: What Argo says of it.
+        started: When it began.
+        finished: When it ended; None while it works.
+    """
+
+    node: str
+    pod: str
+    phase: str
+    message: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without its outputs."""
+        return self.phase in _BAD
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run.
+
+    Attributes:
+        key: Argo's id of it.
+        name: Its name, with the names of the pipelines that contain it where it is not of the outermost.
+        state: How it is.
+        attempts: Its pods, in the order in which they were tried.
+    """
+
+    key: str
+    name: str
+    state: StepState
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Time from the beginning of its first pod to the end of its last; 0 until then."""
+        starts = [attempt.started for attempt in self.attempts if attempt.started]
+        ends = [attempt.finished for attempt in self.attempts if attempt.finished]
+        return (max(ends) - min(starts)).total_seconds() if starts and ends else 0.0
+
+    @property
+    def waits_for(self) -> str:
+        """Why its pod does not work yet, in Kubernetes' words; empty if it is just starting."""
+        last = self.attempts[-1] if self.attempts else None
+        if last is None or last.phase != "Pending":
+            return ""
+        return "" if last.message.split(":")[0] in _STARTING else last.message
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """What Argo knows of a run.
+
+    Attributes:
+        name: Name of the workflow, which the steps know as the run's name.
+        phase: Argo's word for how it is; empty before it began.
+        message: What Argo says of it.
+        steps: Its steps, in the order in which they began.
+        drivers: Failed pods that decide what a step needs, by the step's name.
+    """
+
+    name: str
+    phase: str
+    message: str
+    steps: list[Step]
+    drivers: dict[str, Attempt]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is over."""
+        return self.phase in ENDED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it is over, and well."""
+        return self.phase == "Succeeded"
+
+
+def read_workflow(item: Object) -> Workflow:
+    """Read a workflow object as the API server, or Kubeflow Pipelines' own record, has it."""
+    status = item.get("status") or {}
+    nodes: dict[str, Object] = status.get("nodes") or {}
+    if status.get("compressedNodes"):
+        import orjson
+
+        nodes = orjson.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
+    name = item["metadata"]["name"]
+    steps = [_read_step(node, nodes, name) for node in nodes.values() if _is_step(node)]
+    drivers = {
+        _task_of_driver(node): _attempt(node, name)
+        for node in nodes.values()
+        if node["type"] == "Pod"
+        and node.get("templateName", "").endswith(_DRIVER)
+        and node.get("phase") in _BAD
+    }
+    far = "9999"
+    order = {step.key: (nodes[step.key].get("startedAt") or far, step.name) for step in steps}
+    return Workflow(
+        name,
+        status.get("phase", ""),
+        status.get("message", ""),
+        sorted(steps, key=lambda s: order[s.key]),
+        drivers,
+    )
+
+
+def _is_step(node: Object) -> bool:
+    return node["type"] == "DAG" and _STEP in node.get("templateName", "")
+
+
+def _read_step(node: Object, nodes: dict[str, Object], workflow: str) -> Step:
+    inner = [other for other in nodes.values() if other.get("boundaryID") == node["id"]]
+    pods = [
+        other for other in inner if other["type"] == "Pod" and _EXECUTOR_POD in other.get("templateName", "")
+    ]
+    attempts = sorted((_attempt(pod, workflow) for pod in pods), key=_order)
+    skipped = any(other["type"] == "Skipped" or other.get("phase") == "Skipped" for other in inner)
+    return Step(node["id"], _path(node, nodes), _state(node, attempts, skipped=skipped), attempts)
+
+
+def _state(node: Object, attempts: list[Attempt], *, skipped: bool) -> StepState:
+    phase = node.get("phase", "")
+    if phase == "Succeeded":
+        return "cached" if skipped and not attempts else "succeeded"
+    if phase in _BAD:
+        return "failed"
+    return "running" if any(attempt.phase == "Running" for attempt in attempts) else "waiting"
+
+
+def _order(attempt: Attempt) -> str:
+    return attempt.started.isoformat() if attempt.started else "9999"
+
+
+def _path(node: Object, nodes: dict[str, Object]) -> str:
+    """A step's name below those of the pipelines that contain it."""
+    names = [node["displayName"]]
+    outer = nodes.get(node.get("boundaryID", ""))
+    while outer is not None:
+        names.append(outer["displayName"])
+        outer = nodes.get(outer.get("boundaryID", ""))
+    # The outermost two are the workflow itself and KFP's "root"; conditions are named by number.
+    shown = [name for name in reversed(names) if name != "root" and not name.startswith("condition-")]
+    return "/".join(shown[1:] if len(shown) > 1 else shown)
+
+
+def _attempt(node: Object, workflow: str) -> Attempt:
+    return Attempt(
+        node["id"],
+        _pod_name(node, workflow),
+        node.get("phase", ""),
+        node.get("message", ""),
+        _time(node.get("startedAt")),
+        _time(node.get("finishedAt")),
+    )
+
+
+def _pod_name(node: Object, workflow: str) -> str:
+    """Argo's rule: workflow, template, and the hash that the node's id ends with."""
+    template = node.get("templateName", "")
+    return f"{workflow}-{template}-{node['id'].rsplit('-', 1)[-1]}" if node["id"] != workflow else workflow
+
+
+def _task_of_driver(node: Object) -> str:
+    return str(node["displayName"]).split("(", 1)[0].removesuffix(f"-{_DRIVER}")
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
