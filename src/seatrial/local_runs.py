@@ -23,7 +23,7 @@ import orjson
 from seatrial.contract.load import models_folder
 from seatrial.errors import SeatrialError, UsageError
 from seatrial.steps.files import FAILURE, PROGRESS, rebuild_failure
-from seatrial.workspace import Workspace
+from seatrial.workspace import DEFAULT_ROOT, Workspace
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STARTED = re.compile(r"Executing task '([a-z0-9-]+)'")
@@ -168,7 +168,8 @@ def run_locally(
     Args:
         name: Name of the pipeline.
         arguments: Its parameters, but for the workspace.
-        workspace: The workspace; what the steps put out lies under its ``pipeline-runs``.
+        workspace: The workspace; what the steps put out lies under its ``pipeline-runs``, or, if it is
+            on S3, under those of the folder ``.seatrial`` here.
         tell: Called with each event, as it happens.
 
     Returns:
@@ -181,7 +182,8 @@ def run_locally(
     from kfp import local
 
     pipeline = load_pipeline(name)
-    root = workspace.folder / "pipeline-runs"
+    # Steps on this machine pass files to each other; only on a cluster do those travel by way of S3.
+    root = (workspace.folder if workspace.is_local else Path(DEFAULT_ROOT).resolve()) / "pipeline-runs"
     root.mkdir(parents=True, exist_ok=True)
     log_path = root / f"{name}.log"
     before = set(root.iterdir())

@@ -2,7 +2,8 @@
 
 Objects are written through ``obstore``, because its create-only write is refused when the object
 exists, on a local disk as on S3; every pointer and every log of ours rests on that one property
-(threats: Z8). What lies where is said here and nowhere else.
+(threats: Z8). So a store on S3 is asked, each time a workspace there is opened, whether it has it,
+and one that has not is refused (threats: O1, P6).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from seatrial.errors import StoreError, UsageError
@@ -25,6 +27,17 @@ from seatrial.errors import StoreError, UsageError
 WORKSPACE_VARIABLE = "SEATRIAL_WORKSPACE"
 DEFAULT_ROOT = ".seatrial"
 KEY_PATTERN = re.compile(r"[A-Za-z0-9_=.-]+(/[A-Za-z0-9_=.-]+)*")
+MAXIMUM_KEY = 512
+"""Characters of a key; S3 allows 1,024 bytes, the workspace's own prefix included."""
+MARKER = "workspace.json"
+"""The object by which a store on S3 shows that it refuses a create-only write of what exists."""
+_MARKED = b'{"format": "seatrial-workspace/1"}\n'
+_S3_ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_=.-]+)*")
+UNSAFE_VARIABLE = "AWS_S3_ALLOW_UNSAFE_RENAME"
+ATTEMPTS = 4
+PAUSE_SECONDS = 0.1
+"""Pause after the first failed attempt; after the second it is twice as long, and so on."""
+_SHOWN = 300
 
 
 @contextmanager
@@ -39,14 +52,25 @@ def store_errors(doing: str) -> Iterator[None]:
     except (AlreadyExistsError, FileNotFoundError):
         raise
     except (BaseError, OSError) as error:
-        text = str(error).split("\n")[0]
-        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
-        remedy = (
-            "The disk is full: free some space and run the command again; nothing half-written is read."
-            if full
-            else "Check that the workspace is there and that you may write to it, then run it again."
-        )
+        text = first_words(error)
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            remedy = (
+                "The disk is full: free some space and run the command again; nothing half-written is read."
+            )
+        elif "S3" in text or "http" in text:
+            remedy = (
+                "Check that the store answers at AWS_ENDPOINT_URL (http:// wants AWS_ALLOW_HTTP=true, too), that the "
+                "bucket is there, and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY may use it; then run it again."
+            )
+        else:
+            remedy = "Check that the workspace is there and that you may write to it, then run it again."
         raise StoreError(f"The store failed while {doing}: {text}.", remedy=remedy) from error
+
+
+def first_words(error: BaseException) -> str:
+    """Return what a library's error says, on one line, without the document that came with it."""
+    text = " ".join(re.split(r"<\?xml|Debug source:", str(error))[0].split())
+    return (text[:_SHOWN] or type(error).__name__).rstrip(" .:")
 
 
 @dataclass(frozen=True)
@@ -68,16 +92,20 @@ class Workspace:
             root: Its address; without it ``$SEATRIAL_WORKSPACE``, else ``.seatrial`` here.
 
         Raises:
-            UsageError: if the address has a scheme that is not supported.
-            StoreError: if the folder cannot be made.
+            UsageError: if the address is neither a folder nor an ``s3://`` one, or a setting would let two
+                writers of one table both win.
+            StoreError: if the folder cannot be made, or the store on S3 does not answer, refuses, or cannot
+                refuse a create-only write.
         """
         address = str(root or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_ROOT)
         if "://" in address:
-            if not address.startswith("s3://"):
+            workspace = cls(address.rstrip("/"))
+            if not _S3_ADDRESS.fullmatch(workspace.root) or {".", ".."} & set(workspace.root.split("/")):
                 raise UsageError(
-                    f"A workspace must be a folder or an s3:// address. Got {address!r} instead."
+                    f"A workspace must be a folder or an s3://bucket/prefix address. Got {address!r} instead."
                 )
-            return cls(address.rstrip("/"))
+            workspace._require_compare_and_swap()
+            return workspace
         with store_errors(f"making the workspace {address}"):
             folder = Path(address).resolve()
             folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +163,9 @@ class Workspace:
     def create(self, key: str, content: bytes) -> bool:
         """Write an object that is not there yet, all at once.
 
+        A store that did not answer may have written it all the same. So it is asked again, and an
+        object that is there by then, with these very bytes, counts as written.
+
         Returns:
             Whether it was written; False if the object exists already, which is left as it is.
 
@@ -142,10 +173,20 @@ class Workspace:
             StoreError: if the store failed, or the key is none.
         """
         with store_errors(f"writing {key}"):
-            try:
-                obstore.put(self.store, _checked(key), content, mode="create")
-            except AlreadyExistsError:
-                return False
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    obstore.put(self.store, _checked(key), content, mode="create")
+                except AlreadyExistsError:
+                    return attempt > 1 and self.get(key) == content
+                except FileNotFoundError as error:
+                    raise self._no_bucket() from error
+                except GenericError:
+                    # What creates is not tried again by the library, as it could not tell who won.
+                    if self.is_local or attempt == ATTEMPTS:
+                        raise
+                    time.sleep(PAUSE_SECONDS * attempt)
+                else:
+                    break
         return True
 
     def put(self, key: str, content: bytes) -> None:
@@ -155,7 +196,10 @@ class Workspace:
             StoreError: if the store failed, or the key is none.
         """
         with store_errors(f"writing {key}"):
-            obstore.put(self.store, _checked(key), content)
+            try:
+                obstore.put(self.store, _checked(key), content)
+            except FileNotFoundError as error:
+                raise self._no_bucket() from error
 
     def list(self, prefix: str, *, by_age: bool = False) -> list[str]:
         """Return the keys under ``prefix``, sorted by name, or oldest first.
@@ -170,10 +214,44 @@ class Workspace:
             ]
         return [key for _, key in sorted(found, key=lambda entry: entry if by_age else entry[1])]
 
+    def _no_bucket(self) -> StoreError:
+        return StoreError(
+            f"There is nothing to write to at {self.root}.", remedy="Make its bucket, or correct the address."
+        )
+
+    def _require_compare_and_swap(self) -> None:
+        """Refuse a store on which two writers of one object could both win.
+
+        The marker is written twice, create-only: of a store that keeps its word, the second write
+        is refused, and on later days the first is. Whoever may only read is let through.
+        """
+        if os.environ.get(UNSAFE_VARIABLE, "").lower() in ("1", "true", "yes", "on"):
+            raise UsageError(
+                f"{UNSAFE_VARIABLE} is set: it lets two writers of one table both win.",
+                remedy=f"Unset it: unset {UNSAFE_VARIABLE}",
+            )
+        try:
+            refused = not (self.create(MARKER, _MARKED) and self.create(MARKER, _MARKED))
+        except StoreError as error:
+            if isinstance(error.__cause__, PermissionDeniedError):
+                return
+            raise
+        if not refused:
+            raise StoreError(
+                f"The store of {self.root} does not compare-and-swap: a create-only write replaced an object that was "
+                "there, so two writers could both win.",
+                remedy="Use a store that honours If-None-Match, such as MinIO, AWS S3 or a newer version of this one.",
+            )
+
 
 def _checked(key: str) -> str:
-    if not KEY_PATTERN.fullmatch(key) or any(part in (".", "..") for part in key.split("/")):
+    if (
+        len(key) > MAXIMUM_KEY
+        or not KEY_PATTERN.fullmatch(key)
+        or any(part in (".", "..") for part in key.split("/"))
+    ):
         raise StoreError(
-            f"An object's key may have letters, digits and _=.-/ and no '..'. Got {key!r} instead."
+            f"An object's key may have letters, digits and _=.-/, no '..', and at most {MAXIMUM_KEY} characters. "
+            f"Got {key[:_SHOWN]!r} instead."
         )
     return key

@@ -79,8 +79,17 @@ def test_objects_are_made_once(objects: list[Object]) -> None:
 
 
 def test_no_namespace_is_built_in(case: Case, objects: list[Object]) -> None:
-    """Objects and the Services that they call are in the release's namespace, or in one that the chart makes."""
-    known = {NAMESPACE, *(made["metadata"]["name"] for made in of_kind(objects, "Namespace"))}
+    """Objects and the Services that they call are in a namespace that the chart is told, or makes."""
+    told = (
+        yaml.safe_load(case.values.read_text()).get("global", {}).get("environments", {})
+        if case.values
+        else {}
+    )
+    known = {
+        NAMESPACE,
+        *(made["metadata"]["name"] for made in of_kind(objects, "Namespace")),
+        *(environment["namespace"] for environment in told.values() if "namespace" in environment),
+    }
 
     assert {made["metadata"].get("namespace", NAMESPACE) for made in objects} <= known
     assert set(SERVICE_HOST.findall(template(case))) <= known

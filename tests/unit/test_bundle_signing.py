@@ -138,3 +138,15 @@ def test_a_trust_root_holds_public_keys_only(
         (tmp_path / "trust" / "a.pem").write_bytes(content)
         with pytest.raises(StoreError, match="a.pem in the trust root is not an Ed25519 public key"):
             open_trust_root(workspace)
+
+
+def test_modes_of_somebody_else_s_key_are_not_judged(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key of another owner, such as a mounted Secret that our group may read, is taken as it is."""
+    open_signer(workspace)
+    path = workspace.folder / "keys" / "signing-key.pem"
+    path.chmod(0o640)
+    monkeypatch.setattr(os, "getuid", lambda: path.stat().st_uid + 1)
+
+    assert open_signer(workspace).sign(b"content")

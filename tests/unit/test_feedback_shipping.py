@@ -19,12 +19,12 @@ from seatrial.feedback import FeedbackLog, Shipper, count_outcomes, join_outcome
 from seatrial.feedback.ids import is_id, new_id
 from seatrial.feedback.joining import winning_outcomes
 from seatrial.feedback.recent import RecentPredictions
-from seatrial.feedback.rows import OUTCOMES, PREDICTIONS, OutcomeRecord, PredictionRecord, read_rows
+from seatrial.feedback.rows import OUTCOMES, PREDICTIONS, read_rows
 from seatrial.feedback.shipping import feedback_tables, ship
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
+from support.feedback_records import NOW, outcome, prediction
 
-NOW = 1_700_000_000_000_000
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
@@ -36,26 +36,6 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def tables(workspace: Workspace) -> Tables:
     return feedback_tables(workspace, "ferry")
-
-
-def prediction(*ids: str, known_at: int | None = NOW) -> bytes:
-    count = len(ids)
-    return PredictionRecord(
-        prediction_id=list(ids),
-        request_id="the client's own",
-        served_at=NOW,
-        known_at=[known_at] * count,
-        bundle="d" * 64,
-        key=['["a"]'] * count,
-        inputs=['{"line":"north"}'] * count,
-        features=np.array([[1.5, np.nan, -1]] * count, dtype=np.float32),
-        probability=[0.25] * count,
-        flagged=[False] * count,
-    ).to_bytes()
-
-
-def outcome(name: str, value: float, occurred_at: int = NOW, received_at: int = NOW) -> bytes:
-    return OutcomeRecord([name], [value], [occurred_at], received_at).to_bytes()
 
 
 def later_id(before: str) -> str:

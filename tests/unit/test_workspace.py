@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -58,7 +60,24 @@ def test_leftovers_of_a_killed_writer_are_not_listed(workspace: Workspace) -> No
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/a", "a/", "a//b", "../a", "a/../b", ".", "a/./b", "a b", "a\n", "ä", "a\\b", "a\0", "a#1", "~"],
+    [
+        "",
+        "/a",
+        "a/",
+        "a//b",
+        "../a",
+        "a/../b",
+        ".",
+        "a/./b",
+        "a b",
+        "a\n",
+        "ä",
+        "a\\b",
+        "a\0",
+        "a#1",
+        "~",
+        "a" * 513,
+    ],
 )
 def test_a_key_cannot_leave_the_workspace(workspace: Workspace, key: str) -> None:
     """Keys are plain names between slashes; whatever else is refused before the store sees it."""
@@ -96,16 +115,18 @@ def test_the_address_comes_from_argument_setting_or_default(
     assert Workspace.open(tmp_path / "given").folder == tmp_path / "given"
 
 
-@pytest.mark.parametrize("address", ["gs://bucket", "file:///tmp/x", "http://host/x"])
+@pytest.mark.parametrize(
+    "address", ["gs://bucket", "file:///tmp/x", "http://host/x", "s3://", "s3://bucket/../x", "s3://b/x y"]
+)
 def test_an_address_of_another_kind_is_refused(address: str) -> None:
     """Folders and s3:// addresses are supported, and the message says so."""
-    with pytest.raises(UsageError, match="must be a folder or an s3:// address"):
+    with pytest.raises(UsageError, match="must be a folder or an s3://bucket/prefix address"):
         Workspace.open(address)
 
 
 def test_an_s3_workspace_has_no_folder() -> None:
     """What needs a folder says so for a bucket; addresses are joined with one slash."""
-    workspace = Workspace.open("s3://bucket/prefix/")
+    workspace = Workspace("s3://bucket/prefix")
 
     assert workspace.uri("a/b") == "s3://bucket/prefix/a/b"
     with pytest.raises(UsageError, match="needs a workspace that is a folder"):
@@ -137,3 +158,40 @@ def test_a_folder_in_the_place_of_an_object_is_an_error(workspace: Workspace) ->
 
     with pytest.raises(StoreError, match="writing a/b"):
         workspace.put("a/b", b"")
+
+
+def test_a_setting_that_lets_two_writers_win_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delta Lake's unsafe renames would lose one of two commits, so nothing runs with them."""
+    monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
+
+    with pytest.raises(UsageError, match="lets two writers of one table both win"):
+        Workspace.open("s3://bucket/prefix")
+
+
+class _Forgetful(BaseHTTPRequestHandler):
+    """A store that takes every write, whatever its conditions say."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("etag", '"1"')
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+def test_a_store_that_does_not_compare_and_swap_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that ignores If-None-Match is refused when it is opened, before a pointer rests on it (threats: P6)."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "any")
+        try:
+            with pytest.raises(StoreError, match="does not compare-and-swap"):
+                Workspace.open("s3://bucket/prefix")
+        finally:
+            server.shutdown()

@@ -28,6 +28,7 @@ from seatrial.workspace import Workspace, store_errors
 PAYLOAD_TYPE = "application/vnd.seatrial.manifest+json"
 KEY_VARIABLE = "SEATRIAL_SIGNING_KEY"
 TRUST_VARIABLE = "SEATRIAL_TRUST"
+KEY_REMEDY = "It must be an Ed25519 private key in PEM form, without a password."
 
 
 class _Signature(BaseModel):
@@ -134,7 +135,7 @@ def open_signer(workspace: Workspace) -> Signer:
     is put into the workspace's trust root.
 
     Raises:
-        StoreError: if the key is missing, not an Ed25519 key, or readable by others.
+        StoreError: if the key is missing, not an Ed25519 key, or ours and readable by others.
     """
     named = os.environ.get(KEY_VARIABLE)
     if not named and not workspace.is_local:
@@ -147,38 +148,68 @@ def open_signer(workspace: Workspace) -> Signer:
         with store_errors(f"making the signing key {path}"):
             _make_key(path)
     try:
-        if path.stat().st_mode & 0o077:
+        facts = path.stat()
+        # OpenSSH's rule: the modes of a file of somebody else's, such as a mounted Secret, are not ours to judge.
+        if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
             raise StoreError(
                 f"The signing key {path} can be read by others.", remedy=f"Run: chmod 600 {path}"
             )
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise StoreError(
-            f"The signing key {path} cannot be read: {error}.",
-            remedy="It must be an Ed25519 private key in PEM form, without a password.",
-        ) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise StoreError(f"The signing key {path} must be an Ed25519 key.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"The signing key {path} cannot be read: {error}.", remedy=KEY_REMEDY) from None
+    key = _private_key(content, f"The signing key {path}")
     if not named:
         with store_errors(f"publishing the key {path}"):
             _publish(key.public_key(), workspace.folder / "keys" / "trusted")
     return Signer(key)
 
 
-def _make_key(path: Path) -> None:
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
+def new_private_key() -> bytes:
+    """Return a new Ed25519 private key, in PEM form (PKCS 8) and without a password."""
+    return Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def public_key_file(private_key: bytes) -> tuple[str, bytes]:
+    """Return the file that a trust root has of a private key: its name, and the public half in PEM form.
+
+    Args:
+        private_key: An Ed25519 private key in PEM form, without a password.
+
+    Raises:
+        StoreError: if it is none.
+    """
+    return _public_file(_private_key(private_key, "The signing key").public_key())
+
+
+def _public_file(key: Ed25519PublicKey) -> tuple[str, bytes]:
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"{key_id(key)}.pem", pem
+
+
+def _private_key(pem: bytes, shown: str) -> Ed25519PrivateKey:
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise StoreError(
+            f"{shown} cannot be read: {error}.",
+            remedy=KEY_REMEDY,
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StoreError(f"{shown} must be an Ed25519 key.")
+    return key
+
+
+def _make_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _create_whole(path, pem)
+    _create_whole(path, new_private_key())
 
 
 def _publish(key: Ed25519PublicKey, folder: Path) -> None:
-    path = folder / f"{key_id(key)}.pem"
-    if not path.exists():
+    name, pem = _public_file(key)
+    if not (path := folder / name).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         _create_whole(path, pem)
 
 

@@ -1,0 +1,32 @@
+"""Records of a feedback log, made without a server."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seatrial.feedback.rows import OutcomeRecord, PredictionRecord
+
+NOW = 1_700_000_000_000_000
+"""An instant in microseconds since 1970."""
+
+
+def prediction(*ids: str, known_at: int | None = NOW) -> bytes:
+    """Return a logged record of predictions with these ids."""
+    count = len(ids)
+    return PredictionRecord(
+        prediction_id=list(ids),
+        request_id="the client's own",
+        served_at=NOW,
+        known_at=[known_at] * count,
+        bundle="d" * 64,
+        key=['["a"]'] * count,
+        inputs=['{"line":"north"}'] * count,
+        features=np.array([[1.5, np.nan, -1]] * count, dtype=np.float32),
+        probability=[0.25] * count,
+        flagged=[False] * count,
+    ).to_bytes()
+
+
+def outcome(name: str, value: float, occurred_at: int = NOW, received_at: int = NOW) -> bytes:
+    """Return a logged record of one outcome; times are microseconds since 1970."""
+    return OutcomeRecord([name], [value], [occurred_at], received_at).to_bytes()
