@@ -27,7 +27,7 @@ $(READY): requirements/dev.txt requirements/uv.txt pyproject.toml
 demo: setup ## The whole loop on a year of real flights, on this machine
 	$(BIN)/seatrial demo
 
-test: check unit local browser ## All tests; prints the coverage of src/ by lines
+test: check unit test-charts local browser ## All tests; prints the coverage of src/ by lines
 	$(BIN)/python -m coverage combine --quiet build/coverage
 	$(BIN)/python tools/print_coverage.py
 
