@@ -1,0 +1,285 @@
+"""A namespace with what a served model needs: an object store, its keys, a workspace with signed bundles.
+
+It is a small stand-in for nothing: MinIO, Secrets and NetworkPolicies are what ``charts/platform``
+makes, in one namespace, so that serving can be tested without the rest of the platform.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from seatrial.images import own_image, read_images
+from seatrial.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "seatrial"
+ADDRESS = f"s3://{BUCKET}/trial"
+IMAGES = {image.name: image.reference for image in read_images(ROOT / "charts" / "images.yaml")}
+SERVER = own_image("server")
+USER = 1000
+SECURITY: dict[str, Any] = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+POD_SECURITY: dict[str, Any] = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+MISSING_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
+NO_SUCH_COMMAND = "/there-is-no-such-command"
+
+Command = Callable[..., str]
+Object = dict[str, Any]
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float) -> Any:
+    """Wait until ``condition`` returns something true, and return it; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.2)
+    return found
+
+
+@dataclass
+class World:
+    """The namespace, and what a test does in it.
+
+    Attributes:
+        kubectl: Runs kubectl on the cluster.
+        namespace: Its name.
+        access_key: Name of the object store's user.
+        secret_key: Its key.
+    """
+
+    kubectl: Command
+    namespace: str
+    access_key: str
+    secret_key: str
+
+    def run(self, *arguments: str, **more: Any) -> str:
+        """Run kubectl in the namespace."""
+        return self.kubectl("--namespace", self.namespace, *arguments, **more)
+
+    def get(self, kind: str, name: str = "", *arguments: str) -> Object:
+        """Return an object, or a list of objects, as the API has it."""
+        found: Object = json.loads(
+            self.run("get", kind, *([name] if name else []), *arguments, "--output", "json")
+        )
+        return found
+
+    def apply(self, *objects: Object) -> None:
+        """Make or change objects."""
+        self.run(
+            "apply",
+            "--filename",
+            "-",
+            stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}),
+        )
+
+    def pod(self, name: str, **spec: Any) -> Object:
+        """Return a pod that Pod Security "restricted" lets in, with one container of the server's image."""
+        labels = spec.pop("labels", {})
+        container = {
+            "name": "main",
+            "image": SERVER,
+            "imagePullPolicy": "IfNotPresent",
+            "securityContext": SECURITY,
+            "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "256Mi"}},
+            **spec.pop("container", {}),
+        }
+        return {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": self.namespace, "labels": labels},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": POD_SECURITY,
+                "containers": [container],
+                **spec,
+            },
+        }
+
+    def missing_image(self, image: str) -> str:
+        """Return why an image cannot be had on the cluster; empty if it can."""
+        name = f"look-{secrets.token_hex(4)}"
+        container = {"image": image, "command": [NO_SUCH_COMMAND]}
+        self.apply(self.pod(name, container=container))
+        try:
+            state = wait_until(lambda: self._container_state(name), f"the image {image}", 180)
+        finally:
+            self.run("delete", "pod", name, "--wait=false")
+        reason = (state.get("waiting") or {}).get("reason", "")
+        return f"the cluster cannot have the image {image}" if reason in MISSING_IMAGE else ""
+
+    def _container_state(self, name: str) -> Object:
+        statuses = self.get("pod", name)["status"].get("containerStatuses") or [{"state": {}}]
+        state: Object = statuses[0]["state"]
+        reason = (state.get("waiting") or {}).get("reason", "")
+        return {} if reason in ("", "ContainerCreating") and "terminated" not in state else state
+
+    @contextmanager
+    def forwarded(self, target: str, port: int) -> Iterator[str]:
+        """Forward a port of the cluster to this machine; yields host and port."""
+        arguments = ["--namespace", self.namespace, "port-forward", target, f":{port}"]
+        command = [
+            "kubectl",
+            "--context",
+            os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial"),
+            *arguments,
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
+            try:
+                assert forward.stdout is not None
+                found = re.search(r"from (127\.0\.0\.1:\d+)", forward.stdout.readline())
+                assert found, f"{target} could not be forwarded"
+                yield found[1]
+            finally:
+                forward.terminate()
+
+    @contextmanager
+    def workspace(self) -> Iterator[Workspace]:
+        """Open the workspace from here, with the variables that its libraries read."""
+        with self.forwarded("service/minio", 9000) as address:
+            variables = self.store_variables(f"http://{address}")
+            before = {name: os.environ.get(name) for name in variables}
+            os.environ.update(variables)
+            try:
+                yield Workspace(ADDRESS)
+            finally:
+                for name, value in before.items():
+                    os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    def store_variables(self, endpoint: str) -> dict[str, str]:
+        """Return the variables by which a process finds the object store."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    def upload(self, folder: Path) -> None:
+        """Put a local workspace into the object store, but for its keys and logs."""
+        with self.workspace() as workspace:
+            for path in sorted(folder.rglob("*")):
+                key = path.relative_to(folder).as_posix()
+                if path.is_file() and key.split("/")[0] not in ("keys", "serving"):
+                    workspace.put(key, path.read_bytes())
+
+
+@contextmanager
+def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
+    """Make the namespace and what is in it; it is gone afterwards.
+
+    Args:
+        kubectl: Runs kubectl on the cluster.
+        trusted: The public keys of the trust root, PEM by file name.
+    """
+    world = World(kubectl, f"serving-{secrets.token_hex(3)}", secrets.token_hex(10), secrets.token_hex(20))
+    kubectl(
+        "apply",
+        "--filename",
+        "-",
+        stdin=json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Namespace",
+                "metadata": {
+                    "name": world.namespace,
+                    "labels": {
+                        "seatrial.io/environment": "local",
+                        "pod-security.kubernetes.io/enforce": "restricted",
+                    },
+                },
+            }
+        ),
+    )
+    try:
+        world.apply(*_store(world), *_environment(world, trusted))
+        yield world
+    finally:
+        kubectl("delete", "namespace", world.namespace, "--wait=false")
+
+
+def _environment(world: World, trusted: dict[str, str]) -> list[Object]:
+    """What charts/platform makes in the namespace of an environment, and a closed network."""
+    variables = {
+        **world.store_variables(f"http://minio.{world.namespace}.svc:9000"),
+        "SEATRIAL_WORKSPACE": ADDRESS,
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "environment"}, "stringData": variables},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "trust-root"}, "data": trusted},
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "default-deny"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        },
+    ]
+
+
+def _store(world: World) -> list[Object]:
+    """An object store of one pod, with the bucket; its data go with the pod."""
+    labels = {"app.kubernetes.io/name": "minio"}
+    make_bucket = {
+        "name": "bucket",
+        "image": SERVER,
+        "imagePullPolicy": "IfNotPresent",
+        "securityContext": SECURITY,
+        "command": ["mkdir", f"/data/{BUCKET}"],
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    }
+    variables = {"MINIO_ROOT_USER": world.access_key, "MINIO_ROOT_PASSWORD": world.secret_key}
+    minio = {
+        "image": IMAGES["minio"],
+        "command": ["minio"],
+        "args": ["server", "/data", "--address=:9000"],
+        "env": [{"name": name, "value": value} for name, value in variables.items()],
+        "ports": [{"containerPort": 9000}],
+        "readinessProbe": {"httpGet": {"path": "/minio/health/ready", "port": 9000}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "home", "mountPath": "/.minio"}],
+        "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "768Mi"}},
+    }
+    volumes = [{"name": name, "emptyDir": {}} for name in ("data", "home")]
+    return [
+        world.pod("minio", labels=labels, container=minio, initContainers=[make_bucket], volumes=volumes),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "minio"},
+            "spec": {"selector": labels, "ports": [{"port": 9000}]},
+        },
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": "minio"},
+            "spec": {
+                "podSelector": {"matchLabels": labels},
+                "policyTypes": ["Ingress"],
+                "ingress": [
+                    {
+                        "from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "model"}}}],
+                        "ports": [{"port": 9000}],
+                    }
+                ],
+            },
+        },
+    ]

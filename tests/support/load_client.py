@@ -1,0 +1,101 @@
+"""Asks a served model without a pause, from a pod, and says what came back: it runs with Python alone.
+
+Half of the threads open a connection for each request, as many clients do; the others keep theirs,
+and open another one when the server closes it. It stops when the file of its third argument is
+there, and prints one JSON document: answers by status, failures, bundles in the order of their
+first answer, and the ids of all predictions that were answered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+THREADS = 4
+PAUSE_SECONDS = 0.02
+TIMEOUT_SECONDS = 20
+
+
+@dataclass
+class Seen:
+    """What came back so far."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    bundles: list[str] = field(default_factory=list)
+    predictions: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self, status: int, content: dict[str, Any]) -> None:
+        """Note an answer."""
+        with self.lock:
+            self.statuses[status] += 1
+            if status != http.client.OK:
+                self.failures.append(f"{status}: {content}")
+                return
+            outputs = {output["name"]: output["data"] for output in content["outputs"]}
+            self.predictions += outputs["prediction_id"]
+            if content["model_version"] not in self.bundles:
+                self.bundles.append(content["model_version"])
+
+    def fail(self, error: Exception) -> None:
+        """Note a request without an answer."""
+        with self.lock:
+            self.failures.append(f"{time.time():.2f} {type(error).__name__}: {error}")
+
+
+def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool) -> None:
+    """Ask until it is time to stop."""
+    connection = http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
+    while not stop.exists():
+        try:
+            connection.request("POST", path, body, {"content-type": "application/json"})
+            answer = connection.getresponse()
+            seen.take(answer.status, json.loads(answer.read()))
+        except (OSError, http.client.HTTPException) as error:
+            seen.fail(error)
+            connection.close()
+        if not keep:
+            connection.close()
+        time.sleep(PAUSE_SECONDS)
+    connection.close()
+
+
+def main(host: str, path: str, stop: str, body: str) -> None:
+    """Ask from several threads, and print what came back."""
+    seen = Seen()
+    threads = [
+        threading.Thread(
+            target=ask,
+            args=(host, path, Path(body).read_bytes(), seen, Path(stop)),
+            kwargs={"keep": number % 2 == 0},
+        )
+        for number in range(THREADS)
+    ]
+    for thread in threads:
+        thread.start()
+    with contextlib.suppress(KeyboardInterrupt):
+        for thread in threads:
+            thread.join()
+    print(
+        json.dumps(
+            {
+                "statuses": dict(seen.statuses),
+                "failures": seen.failures,
+                "bundles": seen.bundles,
+                "predictions": seen.predictions,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])
