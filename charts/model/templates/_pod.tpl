@@ -51,6 +51,7 @@ containers:
       {{- end }}
       - --log-folder=/var/lib/seatrial/feedback-log/$(POD_NAME)
       - --collect-logs
+      - --drain={{ $values.drainSeconds }}
       - --ship-every={{ $values.feedbackLog.shipEverySeconds }}
     env:
       - name: POD_NAME
@@ -86,10 +87,11 @@ containers:
       timeoutSeconds: 5
       successThreshold: 1
       failureThreshold: 6
+    # The server drains by itself. Without a hook, Seldon's operator would add one that only waits.
     lifecycle:
       preStop:
         exec:
-          command: [sleep, {{ $values.drainSeconds | quote }}]
+          command: ["true"]
     securityContext:
       {{- include "model.containerSecurity" . | nindent 6 }}
     resources:

@@ -36,6 +36,13 @@ AddressFile = Annotated[
 ShipEvery = Annotated[
     float, typer.Option(min=0.1, help="Seconds between two moves of feedback into the tables.")
 ]
+Drain = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="Seconds to go on answering after SIGTERM, each answer with the request to connect anew.",
+    ),
+]
 ExitWithParent = Annotated[
     bool, typer.Option("--exit-with-parent", help="Stop when the process that started this one has ended.")
 ]
@@ -52,6 +59,7 @@ def serve(
     collect_logs: CollectLogs = False,
     address_file: AddressFile = None,
     ship_every: ShipEvery = 10.0,
+    drain: Drain = 0.0,
     exit_with_parent: ExitWithParent = False,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -81,6 +89,7 @@ def serve(
             collect_logs=collect_logs,
             address_file=address_file,
             ship_every=ship_every,
+            drain=drain,
             exit_with_parent=exit_with_parent,
         ),
         announce=lambda line: console.print(line, soft_wrap=True),

@@ -23,6 +23,7 @@ from seatrial.server.service import Answer, Service
 BODY_SECONDS = 30.0
 DRAINED_BYTES = 64 * 1024 * 1024
 _JSON = ("content-type", "application/json")
+_CLOSE = ("connection", "close")
 _log = logging.getLogger("seatrial.server")
 
 
@@ -50,6 +51,8 @@ class Application:
     """
 
     def __init__(self, service: Service, ready: Callable[[], None]) -> None:
+        self.draining = False
+        """Whether the server is about to stop: each answer then closes its connection."""
         self._service = service
         self._ready = ready
 
@@ -60,14 +63,16 @@ class Application:
     async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
         """Answer one request."""
         headers = [_JSON]
+        if self.draining:
+            headers.append(_CLOSE)
         try:
             answer = await self._answer(scope, protocol)
         except ProtocolClosed:
             return  # The client has gone.
         except RequestError as error:
             answer = Answer({"error": str(error)}, error.status)
-            if error.status in (408, 413):
-                headers.append(("connection", "close"))
+            if error.status in (408, 413) and not self.draining:
+                headers.append(_CLOSE)
         except FeatureError as error:
             answer = Answer({"error": str(error)}, 400)
         except FeedbackError as error:

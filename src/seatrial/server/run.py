@@ -61,6 +61,8 @@ class ServeOptions:
         address_file: File that the server's address is written to while it runs.
         ship_every: Seconds between two rounds of shipping feedback into the tables.
         look_every: Seconds between two looks at the environment.
+        drain: Seconds from SIGTERM to the stop, in which requests are answered and each answer closes its
+            connection: whoever sends requests here has time to learn that they go elsewhere.
         exit_with_parent: Whether to stop when the process that started this one has ended.
     """
 
@@ -75,6 +77,7 @@ class ServeOptions:
     address_file: Path | None = None
     ship_every: float = 10.0
     look_every: float = 1.0
+    drain: float = 0.0
     exit_with_parent: bool = False
 
 
@@ -194,10 +197,16 @@ async def _run(
         digest = holder.current.digest[:12]
         announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
 
-    server = _Embedded(Application(service, ready), listener)
+    application = Application(service, ready)
+    server = _Embedded(application, listener)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, server.stop)
+
+    def drain() -> None:
+        application.draining = True
+        loop.call_later(options.drain, server.stop)
+
+    loop.add_signal_handler(signal.SIGINT, server.stop)
+    loop.add_signal_handler(signal.SIGTERM, drain)
     background = [asyncio.create_task(holder.follow(options.look_every))]
     if options.exit_with_parent:
         background.append(asyncio.create_task(_stop_with_parent(server)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -72,6 +74,26 @@ def test_runs_with_what_its_image_has(ferry: Ferry) -> None:
 def address_of(server: Server) -> tuple[str, int]:
     host, port = server.address.removeprefix("http://").split(":")
     return host, int(port)
+
+
+def test_drains_before_it_stops(ferry: Ferry) -> None:
+    """After SIGTERM it answers for a while, also new connections, and each answer closes its connection."""
+    with ferry.serve("--drain", "2") as server:
+        kept = http.client.HTTPConnection(*address_of(server), timeout=10)
+        kept.request("GET", "/v2/health/ready")
+        before = kept.getresponse()
+        assert before.read()
+        assert before.getheader("connection") != "close"
+        told = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        # The signal is handled between two requests, so the first answers may still keep the connection.
+        wait_for(lambda: server.get("/v2/health/live").headers.get("connection") == "close", "the draining")
+        kept.request("POST", "/v2/models/ferry/infer", orjson.dumps(infer_body(ROWS[:1])))
+        answer = kept.getresponse()
+        assert (answer.status, answer.getheader("connection")) == (200, "close")
+        answer.read()
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - told >= 2
 
 
 def test_stops_as_the_first_process_of_a_container(ferry: Ferry) -> None:
