@@ -162,16 +162,20 @@ def trigger(
 
 @app.command(name="compile")
 def compile_pipelines(
+    environment: Annotated[str, typer.Option("--env", help="Name of the cluster's environment.")] = "test",
     folder: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("build/pipelines"),
 ) -> None:
-    """Write the pipelines as YAML that a Kubeflow Pipelines backend runs.
+    """Write the pipelines as YAML that a Kubeflow Pipelines backend runs for an environment.
 
-    Example: `seatrial compile --folder build/pipelines`
+    Each has credentials, keys, memory and retries of its steps in it; upload it on the Kubeflow page, or
+    with the `kfp` command.
+
+    Example: `seatrial compile --env test --folder build/pipelines`
     """
-    from seatrial.local_runs import compile_pipeline
+    from seatrial.cluster_runs import PIPELINES, compile_for_cluster, pipeline_name
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("training", "monitoring"):
-        path = folder / f"{name}.yaml"
-        compile_pipeline(name, path)
+    for name in PIPELINES:
+        path = folder / f"{pipeline_name(name, environment)}.yaml"
+        compile_for_cluster(name, path, environment)
         console.print(f"[green]✓[/] {path}")
