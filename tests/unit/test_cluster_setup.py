@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import http.server
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from seatrial.bundle.signing import public_key_file
 from seatrial.cluster_setup import entry
 from seatrial.cluster_setup.credentials import EnvironmentPlan, Plan, environment_settings, wanted_secrets
 from seatrial.cluster_setup.object_store import BucketPlan, Grant, policy_document, read_credentials
+from seatrial.cluster_setup.scrape_targets import targets, write_down
 from seatrial.cluster_setup.unsigned_trailer_filter import is_refused
 from seatrial.cluster_setup.wait import wait_for, why_silent
 from seatrial.errors import StoreError, UsageError
@@ -237,3 +240,74 @@ def test_command_ends_with_its_code(
 
     assert ended.value.code == code
     assert capsys.readouterr().out == said
+
+
+def pod(
+    name: str, *, phase: str = "Running", ready: str = "True", **metadata: dict[str, str]
+) -> dict[str, Any]:
+    """A pod of ours, as Kubernetes's API says it."""
+    labels = {"app.kubernetes.io/part-of": "seatrial", "app.kubernetes.io/name": "part"}
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "platform",
+            "labels": {**labels, **metadata.get("labels", {})},
+            "annotations": metadata.get("annotations"),
+        },
+        "status": {
+            "phase": phase,
+            "podIP": "10.0.0.7",
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": ready}],
+        },
+    }
+
+
+def test_targets_are_what_annotations_say() -> None:
+    """A pod with annotations is read at their port and path, with labels that say which pod and model it is."""
+    annotations = {"prometheus.io/scrape": "true", "prometheus.io/port": "9000", "prometheus.io/path": "/m"}
+    model = pod("served", annotations=annotations, labels={"seatrial.io/model": "flights"})
+
+    found = targets([model, pod("silent"), pod("off", annotations={"prometheus.io/scrape": "false"})])
+
+    assert found.metrics == [
+        {
+            "targets": ["10.0.0.7:9000"],
+            "labels": {
+                "namespace": "platform",
+                "pod": "served",
+                "component": "part",
+                "model": "flights",
+                "__metrics_path__": "/m",
+            },
+        }
+    ]
+
+
+def test_readiness_is_of_pods_that_go_on() -> None:
+    """Each pod of ours says whether it is ready; one that has ended, or is somebody else's, is left out."""
+    other = pod("other", labels={"app.kubernetes.io/part-of": "else"})
+    waiting = pod("waiting", phase="Pending", ready="False")
+
+    found = targets([pod("good"), waiting, pod("job", phase="Succeeded", ready="False"), other])
+
+    assert [(group["labels"]["pod"], group["labels"]["ready"]) for group in found.readiness] == [
+        ("good", "true"),
+        ("waiting", "false"),
+    ]
+
+
+def test_pod_without_an_address_is_read_later() -> None:
+    """A pod that has no address yet is no target, and no error."""
+    starting = pod("starting", annotations={"prometheus.io/scrape": "true", "prometheus.io/port": "9"})
+    del starting["status"]["podIP"]
+
+    assert targets([starting]).metrics == []
+
+
+def test_files_are_whole(tmp_path: Path) -> None:
+    """Both files are there with what was found, in Prometheus's form, and nothing half-written beside them."""
+    write_down(targets([pod("good")]), tmp_path)
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == []
+    assert json.loads((tmp_path / "readiness.json").read_text())[0]["targets"] == ["good"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.json", "readiness.json"]

@@ -160,7 +160,7 @@ def environment_values(environments: tuple[str, ...]) -> dict[str, Any]:
         for name in environments
         if name != "test"
     }
-    return wanted if "test" in environments else {**wanted, "global.environments.test": None}
+    return wanted if "test" in environments else {**wanted, "global.environments.test.enabled": False}
 
 
 def _is_up(cluster: Cluster, digest: str) -> bool:

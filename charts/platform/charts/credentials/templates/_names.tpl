@@ -2,7 +2,7 @@
 {{- define "credentials.plan" -}}
 {{- include "credentials.check" . -}}
 {{- $environments := dict -}}
-{{- range $name, $environment := .Values.global.environments -}}
+{{- range $name, $environment := (include "seatrial.environments" . | fromJson) -}}
 {{- $_ := set $environments $name (pick $environment "namespace" "workspace") -}}
 {{- end -}}
 {{- $plan := dict
@@ -18,11 +18,11 @@
 
 {{- /* Refuses environments that share a namespace or lie within each other's workspace. */ -}}
 {{- define "credentials.check" -}}
-{{- range $name, $one := .Values.global.environments -}}
+{{- range $name, $one := (include "seatrial.environments" . | fromJson) -}}
 {{- if eq $one.namespace $.Release.Namespace -}}
 {{- fail (printf "global.environments.%s.namespace must not be the platform's own, %s: models would reach its Secrets." $name $one.namespace) -}}
 {{- end -}}
-{{- range $other, $two := $.Values.global.environments -}}
+{{- range $other, $two := (include "seatrial.environments" $ | fromJson) -}}
 {{- if ne $name $other -}}
 {{- if eq $one.namespace $two.namespace -}}
 {{- fail (printf "The environments %s and %s share the namespace %s; each needs its own." $name $other $one.namespace) -}}
@@ -38,7 +38,7 @@
 {{- /* Names of the Secrets that may be read: those that the plan can ask for, and no others. */ -}}
 {{- define "credentials.secrets" -}}
 {{- $names := list "minio-root" "mariadb" "mlpipeline-minio-artifact" "mlflow-object-store" -}}
-{{- range $name := keys .Values.global.environments | sortAlpha -}}
+{{- range $name := keys (include "seatrial.environments" . | fromJson) | sortAlpha -}}
 {{- $names = concat $names (list (printf "environment-%s" $name) (printf "signing-key-%s" $name)) -}}
 {{- end -}}
 {{- $names | toJson -}}
@@ -47,7 +47,7 @@
 {{- /* Names of the trust roots, one an environment. */ -}}
 {{- define "credentials.trustRoots" -}}
 {{- $names := list -}}
-{{- range $name := keys .Values.global.environments | sortAlpha -}}
+{{- range $name := keys (include "seatrial.environments" . | fromJson) | sortAlpha -}}
 {{- $names = append $names (printf "trust-root-%s" $name) -}}
 {{- end -}}
 {{- $names | toJson -}}

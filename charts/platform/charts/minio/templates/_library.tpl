@@ -161,3 +161,17 @@ Takes (list NAME) or (list NAME true): with true also all pods of the environmen
 {{- define "seatrial.logKeyFormat" -}}
 artifacts/{{`{{workflow.name}}`}}/{{`{{workflow.creationTimestamp.Y}}`}}/{{`{{workflow.creationTimestamp.m}}`}}/{{`{{workflow.creationTimestamp.d}}`}}/{{`{{pod.name}}`}}
 {{- end -}}
+
+{{- /*
+The environments that are wanted, as JSON. One is taken away by `enabled: false`, since helm brings a default
+back that a user has set to null. Takes $.
+*/ -}}
+{{- define "seatrial.environments" -}}
+{{- $wanted := dict -}}
+{{- range $name, $environment := .Values.global.environments -}}
+{{- if ne (toString $environment.enabled) "false" -}}
+{{- $_ := set $wanted $name (omit $environment "enabled") -}}
+{{- end -}}
+{{- end -}}
+{{- $wanted | toJson -}}
+{{- end -}}

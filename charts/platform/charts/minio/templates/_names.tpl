@@ -4,7 +4,7 @@
   (dict "user" "root" "secret" .Values.rootSecret "accessKey" "user" "secretKey" "password")
   (dict "user" "pipelines" "secret" "mlpipeline-minio-artifact" "accessKey" "accesskey" "secretKey" "secretkey")
   (dict "user" "mlflow" "secret" "mlflow-object-store" "accessKey" "AWS_ACCESS_KEY_ID" "secretKey" "AWS_SECRET_ACCESS_KEY") -}}
-{{- range $name := keys .Values.global.environments | sortAlpha -}}
+{{- range $name := keys (include "seatrial.environments" . | fromJson) | sortAlpha -}}
 {{- $secret := printf "environment-%s" $name -}}
 {{- $secrets = append $secrets (dict "user" $secret "secret" $secret "accessKey" "AWS_ACCESS_KEY_ID" "secretKey" "AWS_SECRET_ACCESS_KEY") -}}
 {{- end -}}
@@ -23,8 +23,8 @@
   (dict "name" "pipelines" "grants" (list (dict "bucket" $store.buckets.pipelines "access" "full")))
   (dict "name" "mlflow" "grants" (list (dict "bucket" $store.buckets.mlflow "access" "full"))) -}}
 {{- $workspaces := list -}}
-{{- range $name := keys .Values.global.environments | sortAlpha -}}
-{{- $address := urlParse (index $.Values.global.environments $name).workspace -}}
+{{- range $name := keys (include "seatrial.environments" . | fromJson) | sortAlpha -}}
+{{- $address := urlParse (index (include "seatrial.environments" $ | fromJson) $name).workspace -}}
 {{- $workspaces = append $workspaces $address.host -}}
 {{- $users = append $users (dict "name" (printf "environment-%s" $name) "grants" (list
   (dict "bucket" $address.host "prefix" (trimAll "/" $address.path) "access" "full")
