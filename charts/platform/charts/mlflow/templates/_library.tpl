@@ -80,7 +80,7 @@ env:
 securityContext:
   {{- include "seatrial.containerSecurity" . | nindent 2 }}
 resources:
-  requests: {cpu: 10m, memory: 64Mi}
+  requests: {cpu: 5m, memory: 64Mi}
   limits: {memory: 192Mi}
 {{- end -}}
 
