@@ -13,6 +13,11 @@
 {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 {{- end -}}
 
+{{- /* The same for Argo's own two containers, whose image is root's. Kubeflow Pipelines 2.17.0 leaves the pod's user open. */ -}}
+{{- define "argo-workflows.executorSecurity" -}}
+{allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, runAsNonRoot: true, runAsUser: {{ .Values.steps.runAsUser }}}
+{{- end -}}
+
 {{- /*
 The patch of every pod of a run, as an expression of Argo's. It reaches what no other setting does: the
 container that hands a step its launcher, and the resources of the driver, both written by Kubeflow
@@ -46,10 +51,39 @@ spec:
   podSpecPatch: {{ include "argo-workflows.podSpecPatch" . | quote }}
   ttlStrategy:
     secondsAfterCompletion: {{ .Values.retention.secondsAfterCompletion }}
-  templateDefaults:
-    retryStrategy:
-      limit: {{ .Values.steps.retries | quote }}
-      retryPolicy: OnError
+  {{- with .Values.steps.dnsOptions }}
+  dnsConfig:
+    options:
+      {{- range . }}
+      - {name: {{ . }}}
+      {{- end }}
+  {{- end }}
+  {{- with .Values.steps.retries }}
+  {{- if .limit }}
+  # Of the workflow, not of each template: a step that its pipeline retries keeps the pipeline's own strategy.
+  retryStrategy:
+    limit: {{ .limit | quote }}
+    retryPolicy: OnTransientError
+    backoff: {duration: {{ .delay | quote }}, factor: {{ .factor | quote }}}
+  {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- /*
+What in the message of a failed pod says that the step is not to blame: what a node does to its pods, a pod that was
+killed or ran out of memory, a service of the platform that did not answer (in the words of gRPC and of Go).
+*/ -}}
+{{- define "argo-workflows.transientErrors" -}}
+(?i)pod deleted|evict|preempt|low on resource|node is shutting down|imminent node shutdown|OOMKilled|exit code (137|143)\)|code = (Unavailable|DeadlineExceeded)|dial tcp
+{{- end -}}
+
+{{- /* The object store as steps reach it: the chart's own by its short name, which is found with the first question. */ -}}
+{{- define "argo-workflows.objectStore" -}}
+{{- if .Values.global.objectStore.external.endpoint -}}
+{{- printf "%s:%s" (include "seatrial.objectStore.host" .) (include "seatrial.objectStore.port" .) -}}
+{{- else -}}
+minio:9000
+{{- end -}}
 {{- end -}}
 
 {{- /* Labels of the pods of runs, which network policies select them by. */ -}}

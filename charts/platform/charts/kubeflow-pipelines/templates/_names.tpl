@@ -47,7 +47,7 @@
 {{- define "kubeflow-pipelines.providers" -}}
 minio:
   default:
-    endpoint: {{ printf "%s:%s" (include "seatrial.objectStore.host" .) (include "seatrial.objectStore.port" .) }}
+    endpoint: {{ include "kubeflow-pipelines.stepsObjectStore" . }}
     region: {{ .Values.global.objectStore.region }}
     disableSSL: {{ eq (include "seatrial.objectStore.secure" .) "false" }}
     credentials:
@@ -125,4 +125,13 @@ static_resources:
   valueFrom: {secretKeyRef: {name: {{ .Values.objectStore.secret }}, key: {{ .Values.objectStore.accessKey }}}}
 - name: AWS_SECRET_ACCESS_KEY
   valueFrom: {secretKeyRef: {name: {{ .Values.objectStore.secret }}, key: {{ .Values.objectStore.secretKey }}}}
+{{- end -}}
+
+{{- /* The object store as steps reach it: the chart's own by its short name, which is found with the first question. */ -}}
+{{- define "kubeflow-pipelines.stepsObjectStore" -}}
+{{- if .Values.global.objectStore.external.endpoint -}}
+{{- printf "%s:%s" (include "seatrial.objectStore.host" .) (include "seatrial.objectStore.port" .) -}}
+{{- else -}}
+minio:9000
+{{- end -}}
 {{- end -}}

@@ -1,0 +1,123 @@
+"""Runs of Kubeflow Pipelines on the cluster: what they cost, and what they survive."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from support.kubeflow import Command, Pipelines, chain
+
+STEPS = 4
+MOST_SECONDS_BETWEEN_STEPS = 15.0
+"""Half as long again as a busy machine of two cores takes; with upstream's settings it is 20 s on a quiet one."""
+BAD_ANNOTATION = "workflows.argoproj.io/pod-gc-strategy"
+
+
+@pytest.fixture(scope="session")
+def pipelines(context: str, platform: str, kubectl: Command) -> Pipelines:
+    """Kubeflow Pipelines of the platform."""
+    return Pipelines(context, platform, kubectl)
+
+
+def _pod(annotation: str) -> str:
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "annotated", "annotations": {BAD_ANNOTATION: annotation}},
+            "spec": {
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "main",
+                        "image": "unused:0",
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }
+                ],
+            },
+        }
+    )
+
+
+def test_annotation_that_crashes_the_controller_is_refused(platform: str, kubectl: Command) -> None:
+    """A pod whose clean-up strategy has no slash is refused with a reason; one with a slash is taken (K10)."""
+    dry = ("-n", platform, "create", "--dry-run=server", "-f", "-")
+
+    with pytest.raises(AssertionError, match="needs the form STRATEGY/DELAY"):
+        kubectl(*dry, stdin=_pod("NoSlash"))
+    assert "annotated" in kubectl(*dry, stdin=_pod("OnPodCompletion/5s"))
+
+
+def test_steps_follow_each_other_soon(pipelines: Pipelines, tmp_path: Path) -> None:
+    """Every step sees what the one before put out, and what lies between two of them is a matter of seconds."""
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=STEPS, seconds=0))
+
+    assert pipelines.finished(run) == "SUCCEEDED"
+    assert [mark.text for mark in pipelines.marks(run)] == ["x" * length for length in range(1, STEPS + 1)]
+    between = pipelines.between_steps(run)
+    print("seconds between steps:", *(f"{gap:.1f}" for gap in between))
+    assert statistics.median(between) < MOST_SECONDS_BETWEEN_STEPS
+
+
+def _wait_for_marks(pipelines: Pipelines, run: str, count: int) -> None:
+    end = time.monotonic() + 300
+    while len(pipelines.marks(run)) < count:
+        assert time.monotonic() < end, f"no step of {run} ended within 300 s"
+        time.sleep(1)
+
+
+@pytest.mark.parametrize(
+    "component", ["workflow-controller", "ml-pipeline", "ml-pipeline-persistenceagent", "mariadb"]
+)
+def test_run_finishes_though_a_component_dies(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path, component: str
+) -> None:
+    """A run whose controller, API server, agent or database is killed on its way finishes, each step once (K2, K4)."""
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=3, seconds=5))
+    _wait_for_marks(pipelines, run, 1)
+
+    kubectl(
+        "-n",
+        pipelines.namespace,
+        "delete",
+        "pod",
+        "-l",
+        f"app.kubernetes.io/name={component}",
+        "--wait=false",
+    )
+
+    assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
+    assert [mark.text for mark in pipelines.marks(run)] == ["x", "xx", "xxx"]
+
+
+def test_step_whose_pod_is_deleted_is_tried_again(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path
+) -> None:
+    """A pod that goes away on its way is no failure of the step: it runs anew, and the run succeeds (K1)."""
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
+    end = time.monotonic() + 300
+    working: list[str] = []
+    while not working:
+        assert time.monotonic() < end, f"no step of {run} began within 300 s"
+        time.sleep(1)
+        working = [
+            pod["metadata"]["name"]
+            for pod in pipelines.pods(run)
+            if "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+        ]
+
+    kubectl("-n", pipelines.namespace, "delete", "pod", *working, "--wait=false")
+
+    assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
+    assert [mark.text for mark in pipelines.marks(run)] == ["x"]

@@ -1,0 +1,158 @@
+"""Kubeflow Pipelines on the cluster, as tests use it: a small pipeline, its runs, and what its steps said.
+
+The pipeline is a chain of steps in one small image, none of which needs anything of ours, so that it
+tells what the platform does and what it costs.
+"""
+
+# Annotations are read by kfp as they are, so they are not postponed here.
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kfp import Client, compiler, dsl
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "images" / "pipeline" / "Dockerfile").read_text()
+IMAGE = re.findall(r"^ARG BASE_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)[0]
+"""The image that ours are built on: small, and there wherever ours were built."""
+RUN_LABEL = "pipeline/runid"
+WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
+STEP = """
+import json, pathlib, sys, time
+begun, text, seconds, longer = time.time(), *sys.argv[1:]
+print("step began", flush=True)
+time.sleep(float(seconds))
+pathlib.Path(longer).parent.mkdir(parents=True, exist_ok=True)
+pathlib.Path(longer).write_text(text + "x")
+print("step", json.dumps({"text": text, "begun": begun, "ended": time.time()}), flush=True)
+"""
+MARK = re.compile(r"^step (\{.*\})$", re.MULTILINE)
+
+Command = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a step said of its work: its input, and when it began and ended, in seconds."""
+
+    text: str
+    begun: float
+    ended: float
+
+
+@dsl.container_component
+def lengthen(text: str, seconds: float, longer: dsl.OutputPath(str)):  # type: ignore[no-untyped-def, valid-type] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", STEP], args=[text, seconds, longer])
+
+
+def chain(path: Path, *, steps: int, seconds: float) -> Path:
+    """Compile a pipeline of steps that each take the text of the one before and add a letter.
+
+    Args:
+        path: The file to write.
+        steps: How many.
+        seconds: How long each works.
+    """
+
+    @dsl.pipeline(name="chain")
+    def pipeline() -> None:
+        text: Any = "x"
+        for _ in range(steps):
+            task = lengthen(text=text, seconds=float(seconds))
+            task.set_caching_options(enable_caching=False)
+            text = task.outputs["longer"]
+
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
+@contextmanager
+def forwarded(context: str, namespace: str, service: str, port: int) -> Iterator[str]:
+    """Forward a free port of this machine to a Service and yield its address."""
+    command = [
+        "kubectl",
+        "--context",
+        context,
+        "-n",
+        namespace,
+        "port-forward",
+        f"service/{service}",
+        f":{port}",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"127\.0\.0\.1:(\d+)", line)
+            assert found, line
+            yield f"127.0.0.1:{found[1]}"
+        finally:
+            process.terminate()
+
+
+@dataclass(frozen=True)
+class Pipelines:
+    """Kubeflow Pipelines in one namespace. Each call opens a way in of its own, so its pods may die between two."""
+
+    context: str
+    namespace: str
+    kubectl: Command
+
+    def submit(self, package: Path) -> str:
+        """Start a run of a compiled pipeline and return its id."""
+        with self.client() as client:
+            run = client.create_run_from_pipeline_package(str(package), enable_caching=False)
+        return str(run.run_id)
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Yield a client of the API."""
+        with forwarded(self.context, self.namespace, "ml-pipeline", 8888) as address:
+            yield Client(host=f"http://{address}")
+
+    def state(self, run: str) -> str:
+        """The state of a run, as the API tells it."""
+        with self.client() as client:
+            return str(client.get_run(run).state)
+
+    def finished(self, run: str, *, timeout: float = 300) -> str:
+        """Wait until the API says that a run has ended, and return how."""
+        end = time.monotonic() + timeout
+        while (state := self._state_if_reachable(run)) not in {"SUCCEEDED", "FAILED", "CANCELED"}:
+            assert time.monotonic() < end, f"run {run} is {state} after {timeout:g} s; {self.pods(run)}"
+            time.sleep(1)
+        return state
+
+    def _state_if_reachable(self, run: str) -> str:
+        try:
+            return self.state(run)
+        except Exception as error:  # noqa: BLE001 -- whatever the client makes of an API that is being replaced
+            return f"unknown ({type(error).__name__})"
+
+    def pods(self, run: str) -> list[dict[str, Any]]:
+        """The pods of a run, oldest first."""
+        found = self.kubectl("-n", self.namespace, "get", "pods", "-l", f"{RUN_LABEL}={run}", "-o", "json")
+        pods: list[dict[str, Any]] = json.loads(found)["items"]
+        return sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+
+    def marks(self, run: str) -> list[Mark]:
+        """What the steps of a run have said so far, in the order in which they began."""
+        marks = []
+        for pod in self.pods(run):
+            if "-impl-" not in pod["metadata"]["name"] or pod["status"]["phase"] == "Pending":
+                continue
+            said = self.kubectl("-n", self.namespace, "logs", pod["metadata"]["name"], "-c", "main")
+            marks += [Mark(**json.loads(text)) for text in MARK.findall(said)]
+        return sorted(marks, key=lambda mark: mark.begun)
+
+    def between_steps(self, run: str) -> list[float]:
+        """Seconds from the end of each step's work to the start of the next one's."""
+        return [after.begun - before.ended for before, after in pairwise(self.marks(run))]
