@@ -225,6 +225,7 @@ def transient(objects: list[Object]) -> str:
         ("Error (exit code 143)", True),
         ("Error (exit code 1): rpc error: code = Unavailable desc = connection error", True),
         ("Error (exit code 1): Put http://minio:9000/x: dial tcp 10.96.0.1:9000: connect: refused", True),
+        ("Error (exit code 2): panic: ... component.(*LauncherV2).publish(0x1?, ...)", True),
         ("Error (exit code 1): seatrial: the gate failed", False),
         ("Error (exit code 14): ValueError", False),
         ("", False),
