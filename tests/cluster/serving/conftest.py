@@ -66,7 +66,7 @@ class Served:
             f"engine={self.engine}",
             f"network.objectStore.namespace={self.world.namespace}",
             "feedbackLog.shipEverySeconds=1",
-            "resources.requests.cpu=50m",
+            "resources.requests.cpu=10m",
             *settings,
         )
         arguments = ["upgrade", "--install", RELEASE, str(ROOT / "charts" / "model")]
