@@ -104,10 +104,12 @@ def test_objects_without_a_namespace_are_told_apart(objects: list[Object]) -> No
 
 @pytest.mark.parametrize("chart", charts(), ids=lambda chart: str(chart.relative_to(CHARTS)))
 def test_chart_says_what_it_is(chart: Path) -> None:
-    """A chart has the package's version, says in a sentence what it is, and has a README."""
+    """A chart has the package's version, says in a sentence what it is, and has a README and notes."""
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
 
     assert about["name"] == chart.name
     assert about["version"] == __version__
     assert about["description"].endswith(".")
-    assert is_subchart(chart) or (chart / "README.md").is_file()
+    if not is_subchart(chart):
+        assert (chart / "README.md").is_file()
+        assert (chart / "templates" / "NOTES.txt").is_file()

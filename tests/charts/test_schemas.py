@@ -96,6 +96,16 @@ def test_helm_refuses_an_unknown_key_at_each_level(chart: Path, helm: str) -> No
 
 
 @pytest.mark.parametrize("chart", **CHART_IDS)
+def test_parts_that_can_be_switched_are_there(chart: Path) -> None:
+    """What the schema switches on and off are the subcharts that the chart has, each by a condition."""
+    parts = yaml.safe_load((chart / "Chart.yaml").read_text()).get("dependencies") or []
+
+    assert {part["name"]: part["condition"] for part in parts} == {
+        name: f"{name}.enabled" for name in subcharts(chart)
+    }
+
+
+@pytest.mark.parametrize("chart", **CHART_IDS)
 def test_every_key_is_described(chart: Path) -> None:
     """Each key of the schema says what it is for, as the reference is made of it."""
     silent = [
