@@ -14,7 +14,8 @@ from support.charts import CHARTS, NAMESPACE, Case, Object, of_kind, parse, pods
 
 ARGO = Case(CHARTS / "platform" / "charts" / "argo-workflows", None)
 KUBEFLOW = Case(CHARTS / "platform" / "charts" / "kubeflow-pipelines", None)
-NEWER = {"global": {"kubeflowPipelines": {"version": "2.17.0"}}}
+ARCHIVED: Object = {"archiveLogs": {"enabled": True}}
+NEWER: Object = {"global": {"kubeflowPipelines": {"version": "2.17.0"}}}
 
 
 def named(objects: list[Object], kind: str, name: str) -> Object:
@@ -98,7 +99,7 @@ def test_steps_are_labelled_for_what_they_reach(helm: str) -> None:
 
 def test_page_looks_for_logs_where_argo_puts_them(helm: str) -> None:
     """Bucket and keys of archived logs are the same on both sides."""
-    store = controller_settings(rendered(ARGO))["artifactRepository"]["s3"]
+    store = controller_settings(parse(template(ARGO, values=ARCHIVED)))["artifactRepository"]["s3"]
     page = environment(rendered(KUBEFLOW), "ml-pipeline-ui")
 
     assert page["ARGO_KEYFORMAT"] == store["keyFormat"]
@@ -112,7 +113,7 @@ def test_all_use_one_object_store(helm: str, endpoint: str) -> None:
     """API server, launcher, page and Argo speak to the same store, with or without TLS, by the same Secret."""
     values = {"global": {"objectStore": {"external": {"endpoint": endpoint}}}}
     objects = parse(template(KUBEFLOW, values=values))
-    argo = controller_settings(parse(template(ARGO, values=values)))["artifactRepository"]["s3"]
+    argo = controller_settings(parse(template(ARGO, values=values | ARCHIVED)))["artifactRepository"]["s3"]
     api = json.loads(named(objects, "ConfigMap", "ml-pipeline")["data"]["config.json"])["ObjectStoreConfig"]
     launcher = yaml.safe_load(named(objects, "ConfigMap", "kfp-launcher")["data"]["providers"])["minio"][
         "default"
