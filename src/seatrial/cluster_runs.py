@@ -47,11 +47,12 @@ SECRET_KEYS = (
 # On a cluster the one is what a person typed, for any number of runs; kfp.local knows the other one not at all.
 _TYPED_NAME, _UNIQUE_NAME = "{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"
 RETRIES = 2
+# Argo counts the longest duration from the start of the first attempt, the work itself included.
 _RETRY = {
     "maxRetryCount": RETRIES,
     "backoffDuration": "5s",
     "backoffFactor": 2.0,
-    "backoffMaxDuration": "60s",
+    "backoffMaxDuration": "86400s",
 }
 
 
@@ -80,7 +81,7 @@ class Resources:
 
 _USUAL = Resources("384Mi", "2Gi")
 _LARGER = {
-    name: Resources("768Mi", "4Gi", "500m")
+    name: Resources("768Mi", "4Gi", "200m")
     for name in ("validate", "features", "train", "evaluate", "monitor")
 }
 

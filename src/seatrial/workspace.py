@@ -34,7 +34,7 @@ MARKER = "workspace.json"
 _MARKED = b'{"format": "seatrial-workspace/1"}\n'
 _S3_ADDRESS = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/[A-Za-z0-9_=.-]+)*")
 UNSAFE_VARIABLE = "AWS_S3_ALLOW_UNSAFE_RENAME"
-ATTEMPTS = 4
+ATTEMPTS = 10
 PAUSE_SECONDS = 0.1
 """Pause after the first failed attempt; after the second it is twice as long, and so on."""
 _SHOWN = 300
