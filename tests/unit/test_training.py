@@ -14,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from seatrial.contract.schema import Split
 from seatrial.errors import BundleError, TrainingError
 from seatrial.training.dataset import AT, LABEL, LABELLED_AT, Dataset, split_dataset
 from seatrial.training.export import load_skops, predict_probabilities, to_onnx, to_skops
-from seatrial.training.tuning import CandidateResult, choose
+from seatrial.training.tuning import CandidateResult, choose, fit_threads
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -93,7 +94,8 @@ def fitted(estimator: object) -> tuple[object, np.ndarray]:
     """Fit an estimator on a few hundred rows."""
     rng = np.random.default_rng(3)
     matrix = rng.normal(size=(400, 4)).astype(np.float32)
-    estimator.fit(matrix, (matrix[:, 0] + rng.normal(size=400) > 0).astype(int))  # type: ignore[attr-defined]
+    with fit_threads(400):
+        estimator.fit(matrix, (matrix[:, 0] + rng.normal(size=400) > 0).astype(int))  # type: ignore[attr-defined]
     return estimator, matrix
 
 
@@ -165,3 +167,20 @@ def _edited(content: bytes, old: bytes, new: bytes) -> bytes:
         for name in source.namelist():
             target.writestr(name, source.read(name).replace(old, new))
     return out.getvalue()
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(20_000, 1), (120_000, 2), (10_000_000, 4)])
+def test_a_fit_has_threads_by_its_rows(rows: int, threads: int) -> None:
+    """A small fit has one thread, a large one at most those that OpenMP has; afterwards all is as before."""
+    with threadpool_limits(4, user_api="openmp"):
+        with fit_threads(rows):
+            during = openmp_threads()
+        after = openmp_threads()
+
+    assert during == {threads}
+    assert after == {4}
+
+
+def openmp_threads() -> set[int]:
+    """The numbers of threads of all OpenMP libraries in this process; scikit-learn has brought one."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "openmp"}
