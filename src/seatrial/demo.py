@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -40,6 +40,7 @@ from seatrial.local_runs import LocalRun, StepEvent, run_locally
 from seatrial.model_check import check_model, load_features
 from seatrial.promotion import read_pointer
 from seatrial.replay import PendingOutcome, ReplayResult, replay
+from seatrial.report import drift_key, monitor_key, report_key
 from seatrial.sources import Period, ingest, read_source
 from seatrial.steps.files import read_json
 from seatrial.tables import Tables
@@ -60,7 +61,9 @@ ROWS_TOGETHER = 100
 """Flights in a request after the first live month, in which each flight has a request of its own."""
 ASKED_BEFORE = timedelta(hours=2)
 THROTTLE_SECONDS = 0.4
-"""Pause between two slots of traffic while a pipeline runs, so that it gets the machine."""
+"""Pause between two slots of traffic while a model is trained: its challenger comes before the month is over."""
+LEARNING = "features"
+"""The first step of training within the monitoring pipeline."""
 
 
 @dataclass
@@ -332,7 +335,13 @@ class Demo:
         yield
         self.summary.seconds[name] = time.perf_counter() - started
 
-    def _pipeline(self, name: str, month: str, **arguments: str | bool) -> LocalRun:
+    def _pipeline(
+        self,
+        name: str,
+        month: str,
+        tell: Callable[[StepEvent], None] | None = None,
+        **arguments: str | bool,
+    ) -> LocalRun:
         instant = Period.parse(month).end.isoformat()
         arguments |= {
             "model": str(self._loaded.folder.resolve()),
@@ -340,7 +349,7 @@ class Demo:
             "as_of": instant,
         }
         try:
-            return run_locally(name, arguments, self._workspace, tell=self._narrator.event)
+            return run_locally(name, arguments, self._workspace, tell=tell or self._narrator.event)
         finally:
             self._narrator.resume()
 
@@ -361,7 +370,7 @@ class Demo:
             "rows": {"training": found["training"]["rows"], "test": found["evaluation"]["rows"]},
             "gates": {verdict["check"]: verdict["outcome"] for verdict in found["verdicts"]},
         }
-        self.summary.reports["training"] = self._workspace.uri(f"runs/{MODEL}/{run.name}/report.html")
+        self.summary.reports["training"] = self._workspace.uri(report_key(MODEL, run.name))
         if not run.output:
             raise SeatrialError(
                 "The first model did not pass its gates.",
@@ -378,19 +387,18 @@ class Demo:
             if place + 1 < len(self._months):
                 # Traffic never stops: the next month begins while this one is looked at.
                 self._feed_weather(self._months[place + 1], traffic.url)
-                traffic.is_throttled = True
                 traffic.start(self._months[place + 1], ROWS_TOGETHER)
             with self._stage(
                 f"{name}.monitoring", f"{name} is over: take its data in, and look at what was live"
             ):
-                self._look_back(month)
+                self._look_back(month, traffic)
             self.summary.months.append(month)
 
     def _feed_weather(self, month: str, url: str = "") -> None:
         """Bring a month of weather, as its hourly feed would; a request sees none that is later than it."""
         end = Period.parse(month).end
         ingest(self._loaded, self._workspace, periods=[month], tables=[FEED], until=end)
-        validate(self._loaded, self._workspace, as_of=end)
+        validate(self._loaded, self._workspace, as_of=end, tables=[FEED])
         table = Tables(self._workspace, MODEL, "valid").open(FEED)
         if url and table is not None:
             _wait_for_table(url, FEED, table.version())
@@ -428,11 +436,15 @@ class Demo:
                 )
             time.sleep(0.2)
 
-    def _look_back(self, month: Month) -> None:
+    def _look_back(self, month: Month, traffic: Traffic) -> None:
+        def tell(event: StepEvent) -> None:
+            traffic.is_throttled |= event.step == LEARNING
+            self._narrator.event(event)
+
         start, _ = self._window(month.name)
         before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
         first = month.name == self._months[0]
-        run = self._pipeline("monitoring", month.name, start=start.isoformat(), draw_drift=first)
+        run = self._pipeline("monitoring", month.name, tell, start=start.isoformat(), draw_drift=first)
         result = read_json(str(run.folder / "monitor" / "result"))
         month.verdicts = {
             v["check"]: {key: v[key] for key in ("outcome", "value", "bound")} for v in result["verdicts"]
@@ -441,12 +453,12 @@ class Demo:
         decision = read_json(str(run.folder / "trigger" / "decision"))
         month.causes = [rule["name"] for rule in decision["rules"] if rule["fires"]]
         month.retrained = bool(decision["fires"])
-        folder = self._workspace.uri(f"runs/{MODEL}/{run.name}")
-        self.summary.reports[f"monitoring {month.name}"] = f"{folder}/monitoring.html"
+        reports, address = self.summary.reports, self._workspace.uri
+        reports[f"monitoring {month.name}"] = address(monitor_key(MODEL, run.name))
         if first:
-            self.summary.reports[f"drift {month.name} (evidently)"] = f"{folder}/drift.html"
+            reports[f"drift {month.name} (evidently)"] = address(drift_key(MODEL, run.name))
         if month.retrained:
-            self.summary.reports[f"retraining {month.name}"] = f"{folder}/report.html"
+            reports[f"retraining {month.name}"] = address(report_key(MODEL, run.name))
             month.challenger = self._challenger(run, before.digest)
 
     def _challenger(self, run: LocalRun, champion: str | None) -> dict[str, Any]:

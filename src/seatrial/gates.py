@@ -26,7 +26,7 @@ class Measurements:
         evaluation: The model on the test rows, beside the champion where one serves.
         champion_expected: Whether a champion serves, so that its absence from the evaluation means
             that it could not be evaluated.
-        latency_milliseconds: Times of single predictions from request to answer, sorted.
+        latency_milliseconds: Times of single predictions from request to answer, each its best, sorted.
         bundle_bytes: Size of the model's files.
         parity_difference: Largest difference of a probability between ONNX and scikit-learn.
         parity_rows: Rows that were compared.
@@ -181,7 +181,7 @@ def _latency(gates: Gates, measured: Measurements) -> Iterator[Verdict]:
         gates.latency.maximum_milliseconds,
         better="lower",
         unit="ms",
-        message=f"99th percentile of {len(times):,} single predictions, features included.",
+        message=f"99th percentile of {len(times):,} single predictions, features included, each its best of several.",
         evidence={f"p{q * 100:.0f}": value for q, value in at.items()},
     )
 

@@ -25,6 +25,7 @@ from seatrial.contract.load import LoadedContract, parse_contract
 from seatrial.errors import BundleError, ContractError, Problem, TamperedBundleError, UsageError
 from seatrial.features.definitions import Features
 from seatrial.model_code import run_model_code
+from seatrial.onnx_session import open_session
 from seatrial.verdicts import Verdict
 from seatrial.workspace import Workspace
 
@@ -138,15 +139,9 @@ class Bundle:
         Raises:
             BundleError: if the bytes are no model that onnxruntime accepts.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4  # What is wrong is raised; printed as well it would be told twice.
         content = self.file(names.ONNX)
         try:
-            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            return open_session(content, threads)
         except Exception as error:  # noqa: BLE001 -- onnxruntime raises classes of its own by the dozen
             raise BundleError(
                 f"{names.ONNX} of bundle {self.digest[:12]} cannot be loaded: {error}."

@@ -48,6 +48,7 @@ def train(
     Example: `seatrial train flights --as-of 2013-06`
     """
     from seatrial.model_check import check_model
+    from seatrial.report import report_key
     from seatrial.steps.files import read_json
     from seatrial.workspace import Workspace
 
@@ -57,7 +58,7 @@ def train(
     run = _run("training", place, arguments, quiet=as_json)
     found = read_json(str(run.folder / "gates" / "found"))
     failed = [verdict["check"] for verdict in found["verdicts"] if verdict["outcome"] == "fail"]
-    report = place.uri(f"runs/{found['model']}/{run.name}/report.html")
+    report = place.uri(report_key(found["model"], run.name))
     if as_json:
         facts = {"run": run.name, "served": run.output, "failed_gates": failed, "report": report}
         print_json({**facts, "verdicts": found["verdicts"], "seconds": run.seconds})
@@ -89,6 +90,7 @@ def monitor(
     Example: `seatrial monitor flights --since 2013-07-01 --as-of 2013-07`
     """
     from seatrial.model_check import check_model
+    from seatrial.report import drift_key, monitor_key
     from seatrial.sources import Period
     from seatrial.steps.files import read_json
     from seatrial.workspace import Workspace
@@ -108,10 +110,8 @@ def monitor(
         decision = read_json(str(run.folder / "trigger" / "decision"))
         print_json({"run": run.name, "result": result, "decision": decision, "seconds": run.seconds})
     else:
-        page = place.uri(f"runs/{result['model']}/{run.name}/monitoring.html")
-        console.print(
-            f"Report: {page}\nDrift, drawn by evidently: {page.replace('monitoring.html', 'drift.html')}"
-        )
+        page, drift = (place.uri(key(result["model"], run.name)) for key in (monitor_key, drift_key))
+        console.print(f"Report: {page}\nDrift, drawn by evidently: {drift}")
     failed = any(verdict["outcome"] == "fail" for verdict in result["verdicts"])
     return GATES_FAILED if failed else 0
 

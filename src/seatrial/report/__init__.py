@@ -6,6 +6,6 @@ what it shows comes from users' data (threats: A14).
 
 from seatrial.report.facts import ReportFacts
 from seatrial.report.page import render_report
-from seatrial.report.stored import find_report, monitor_key, report_key
+from seatrial.report.stored import drift_key, find_report, monitor_key, report_key
 
-__all__ = ["ReportFacts", "find_report", "monitor_key", "render_report", "report_key"]
+__all__ = ["ReportFacts", "drift_key", "find_report", "monitor_key", "render_report", "report_key"]

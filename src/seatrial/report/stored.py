@@ -7,6 +7,7 @@ from seatrial.workspace import Workspace
 
 REPORT = "report.html"
 MONITORING = "monitoring.html"
+DRIFT = "drift.html"
 
 
 def report_key(model: str, run: str) -> str:
@@ -17,6 +18,11 @@ def report_key(model: str, run: str) -> str:
 def monitor_key(model: str, run: str) -> str:
     """Return where a monitoring run's report lies in the workspace."""
     return f"runs/{model}/{run}/{MONITORING}"
+
+
+def drift_key(model: str, run: str) -> str:
+    """Return where evidently's drift report of a monitoring run lies in the workspace."""
+    return f"runs/{model}/{run}/{DRIFT}"
 
 
 def find_report(workspace: Workspace, model: str, run: str | None = None) -> str:

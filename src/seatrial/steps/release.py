@@ -18,6 +18,7 @@ from seatrial.model_check import check_model
 from seatrial.promotion import promote, read_pointer
 from seatrial.registry import register, set_alias
 from seatrial.report import ReportFacts, render_report, report_key
+from seatrial.report.stored import REPORT
 from seatrial.steps.files import read_checks, read_json, reported, say
 from seatrial.triggers import finish, trigger_log, unfinished
 from seatrial.verdicts import Outcome
@@ -143,7 +144,7 @@ def register_model(
         metrics={name: figure["value"] for name, figure in figures.items() if figure["value"] is not None}
         | {f"training_{name}": value for name, value in found["training"]["cost"].items()},
         tags={"seatrial.verdict": "fail" if failed else "pass", "seatrial.run": found["run"], **data},
-        figures={"report.html": place.get(report_key(loaded.contract.name, found["run"])) or report.encode()},
+        figures={REPORT: place.get(report_key(loaded.contract.name, found["run"])) or report.encode()},
     )
     say(f"registered in MLflow as {version.model} version {version.version}")
     served = _promote_if_allowed(loaded, place, environment, bundle, found)

@@ -15,7 +15,7 @@ from seatrial.feedback import join_outcomes
 from seatrial.model_check import check_model
 from seatrial.monitoring import MonitorResult, monitor
 from seatrial.promotion import read_pointer
-from seatrial.report import ReportFacts, monitor_key, render_report
+from seatrial.report import ReportFacts, drift_key, monitor_key, render_report
 from seatrial.steps.files import read_json, reported, say, write_json
 from seatrial.tables import Tables
 from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
@@ -81,7 +81,7 @@ def monitor_model(
         from seatrial.monitoring.evidently_report import write_drift_report
 
         write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)
-        place.put(f"runs/{name}/{run}/drift.html", Path(drift_report_out).read_bytes())
+        place.put(drift_key(name, run), Path(drift_report_out).read_bytes())
     return result
 
 

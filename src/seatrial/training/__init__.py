@@ -10,7 +10,6 @@ bytes.
 from seatrial.training.dataset import Dataset, build_dataset, split_dataset
 from seatrial.training.export import (
     load_skops,
-    open_session,
     parity,
     predict_probabilities,
     to_onnx,
@@ -23,7 +22,6 @@ __all__ = [
     "TrainedModel",
     "build_dataset",
     "load_skops",
-    "open_session",
     "parity",
     "predict_probabilities",
     "split_dataset",

@@ -16,6 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from seatrial.errors import BundleError, TrainingError
+from seatrial.onnx_session import open_session
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -71,15 +72,6 @@ def to_onnx(estimator: Any, n_features: int) -> bytes:
         ) from error
     content: bytes = model.SerializeToString()
     return content
-
-
-def open_session(content: bytes) -> onnxruntime.InferenceSession:
-    """Return an onnxruntime session of a model's bytes, with one thread."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
 def parity(onnx: bytes, skops: bytes, matrix: NDArray[np.float32]) -> float:
