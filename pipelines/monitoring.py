@@ -6,7 +6,7 @@ from components.trigger.component import trigger
 from components.validate.component import validate
 from kfp import dsl
 
-from pipelines.training import training
+from pipelines.learning import learning
 
 
 @dsl.pipeline(name="monitoring", display_name="Monitor a model")
@@ -43,4 +43,5 @@ def monitoring(
     )
     due = trigger(**place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"])
     with dsl.If(due.outputs["Output"] == True, name="training is due"):  # noqa: E712 -- a KFP condition
-        training(**place, environment=environment, as_of=as_of)
+        tested = {name: valid.outputs[name] for name in ("versions", "checks", "profiles")}
+        learning(**place, environment=environment, as_of=as_of, **tested)
