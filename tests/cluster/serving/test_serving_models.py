@@ -91,7 +91,7 @@ def stored(served: Served) -> list[str]:
 
 def assert_nothing_was_dropped(said: dict[str, Any]) -> None:
     """Every request was answered with 200."""
-    print(f"{said['statuses']} answers, {len(said['failures'])} failures")
+    print(f"{said['statuses']} answers, {len(said['failures'])} failures: {said['failures'][:5]}")
     assert said["failures"] == []
     assert set(said["statuses"]) == {"200"}
     assert said["statuses"]["200"] > 50
