@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from seatrial.contract import LoadedContract
+from seatrial.contract import LoadedContract, load_contract
 from seatrial.local_runs import LocalRun, StepEvent, run_locally
 from seatrial.workspace import Workspace
 
@@ -24,6 +25,18 @@ SMALLER = {
     "maximum_milliseconds: 10": "maximum_milliseconds: 5000",
     "maximum_minutes: 10": "maximum_minutes: 60",
 }
+
+
+def small_flights(folder: Path) -> LoadedContract:
+    """Copy the flights model below a folder, with small budgets."""
+    copy = folder / "flights"
+    shutil.copytree(FLIGHTS, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / "model.yaml").read_text()
+    for old, new in SMALLER.items():
+        assert old in text, f"{old!r} is not in the contract any more"
+        text = text.replace(old, new)
+    (copy / "model.yaml").write_text(text)
+    return load_contract(copy)
 
 
 @dataclass(frozen=True)

@@ -7,27 +7,19 @@ server, the replay over HTTP. Only budgets and bounds are smaller than in ``mode
 from __future__ import annotations
 
 import os
-import shutil
 
 import pytest
 
-from seatrial.contract import LoadedContract, load_contract
+from seatrial.contract import LoadedContract
 from seatrial.local_runs import StepEvent, run_locally
 from seatrial.workspace import Workspace
-from support.loop import FLIGHTS, SMALLER, TRAINED_AS_OF, Loop
+from support.loop import TRAINED_AS_OF, Loop, small_flights
 
 
 @pytest.fixture(scope="package")
 def flights(tmp_path_factory: pytest.TempPathFactory) -> LoadedContract:
     """A copy of the flights model with small budgets."""
-    folder = tmp_path_factory.mktemp("models") / "flights"
-    shutil.copytree(FLIGHTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (folder / "model.yaml").read_text()
-    for old, new in SMALLER.items():
-        assert old in text, f"{old!r} is not in the contract any more"
-        text = text.replace(old, new)
-    (folder / "model.yaml").write_text(text)
-    return load_contract(folder)
+    return small_flights(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="package")

@@ -22,7 +22,7 @@ from seatrial.bundle import open_signer
 from seatrial.workspace import Workspace
 
 BUCKETS = ("seatrial", "mlflow")
-START_SECONDS = 60
+START_SECONDS = 180
 _numbers = itertools.count()
 
 
