@@ -8,6 +8,7 @@ import sys
 
 from seatrial.cli import (
     check,
+    cluster_runs,
     data,
     demo,
     images,
@@ -23,6 +24,7 @@ from seatrial.unpickling import forbid_unpickling
 
 __all__ = [
     "check",
+    "cluster_runs",
     "data",
     "demo",
     "images",

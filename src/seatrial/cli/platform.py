@@ -147,7 +147,7 @@ def up(
     what = "is up" if result.changed else "is up, and nothing was to be done"
     console.print(
         f"[green]✓[/] The platform {what}: {len(result.parts)} parts in context {escape(result.context)}, "
-        f"namespace {escape(result.namespace)}."
+        f"namespace {escape(result.namespace)}.\nNext: seatrial submit training -p model=flights -p as_of=2013-06"
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from seatrial.cluster.api import Context, Kubernetes, contexts
-from seatrial.cluster.helm import RELEASE, releases
+from seatrial.cluster.helm import CHART, releases
 from seatrial.errors import ClusterError, NotOurClusterError
 
 PLATFORM = "seatrial.io/platform"
@@ -157,7 +157,7 @@ def require_platform(cluster: Cluster) -> None:
     """
     if PLATFORM in ((namespace_of(cluster) or {}).get("metadata", {}).get("labels") or {}):
         return
-    if any(found["name"] == RELEASE for found in releases(cluster.context, cluster.namespace)):
+    if any(found["chart"].startswith(f"{CHART}-") for found in releases(cluster.context, cluster.namespace)):
         return
     raise ClusterError(
         f"The platform is not installed in {cluster}.",

@@ -136,16 +136,21 @@ class Follower:
             is_last = number == len(step.attempts) - 1
             if attempt.phase in {"", "Pending"}:
                 continue
-            if self._moves(attempt.pod, "Running"):
+            if self._moves(f"{attempt.pod}/began", "Running"):
                 self._say(step, "started", "")
             self._read_lines(step, attempt)
-            if attempt.failed and not is_last and self._moves(attempt.pod, attempt.phase):
-                self._say(step, "said", f"RETRY {attempt.message or 'failed'}; it is tried again")
-        if step.waits_for and self._moves(f"{step.key}/waits", step.waits_for):
+            if attempt.failed and not is_last and self._moves(f"{attempt.pod}/again", attempt.phase):
+                self._say(step, "said", f"RETRY {self._why(step, attempt)}")
+        if step.waits_for and self._moves(f"{step.name}/waits", step.waits_for):
             self._say(step, "said", f"WAIT {step.waits_for}")
-        if step.state in {"succeeded", "failed", "cached"} and self._moves(f"{step.key}/end", step.state):
+        if step.state in {"succeeded", "failed", "cached"} and self._moves(f"{step.name}/end", step.state):
             words = {"succeeded": "SUCCESS", "failed": "FAILURE", "cached": "CACHED"}
             self._say(step, "ended", words[step.state])
+
+    def _why(self, step: Step, attempt: Attempt) -> str:
+        """Why a try failed, in a line: our own error, else Argo's first words, which the end of the log follows."""
+        said = self.seen.failures.get(step.name)
+        return said["message"] if said else first_words(attempt.message) or "it failed"
 
     def _moves(self, key: str, phase: str) -> bool:
         """Whether this is news, which it is once."""
@@ -197,6 +202,11 @@ def read_log(cluster: Cluster, attempt: Attempt, read_archive: ReadArchive | Non
     return log if log or read_archive is None else read_archive(attempt.node)
 
 
+def first_words(message: str) -> str:
+    """Return the beginning of what Argo says of a pod: it goes on with the end of the pod's log."""
+    return message.split(": ", 1)[0] if message.startswith("Error (exit code") else message.split("\n", 1)[0]
+
+
 def failure_of(seen: Followed, cluster: Cluster, run_id: str) -> SeatrialError:
     """Return the error that ended a run: our own where a step told of one, else what Argo says of its pod.
 
@@ -226,15 +236,15 @@ def failure_of(seen: Followed, cluster: Cluster, run_id: str) -> SeatrialError:
     if steps:
         last = steps[0].attempts[-1] if steps[0].attempts else None
         tries = f" after {len(steps[0].attempts)} tries" if len(steps[0].attempts) > 1 else ""
-        why = last.message if last and last.message else "its pod ended without its outputs"
+        why = first_words(last.message) if last and last.message else "its pod ended without its outputs"
         return RunError(
             f"The step {steps[0].name} failed{tries}: {why}{around}", remedy=f"{look} {steps[0].name}"
         )
     if workflow and workflow.drivers:
         name, driver = next(iter(workflow.drivers.items()))
         return RunError(
-            f"The step {name} could not begin: {driver.message or 'its driver failed'}{around}",
+            f"The step {name} could not begin: {first_words(driver.message) or 'its driver failed'}{around}",
             remedy=f"kubectl logs {driver.pod} -c main -n {cluster.namespace}; then: seatrial status",
         )
-    why = workflow.message if workflow and workflow.message else "no step says why"
+    why = first_words(workflow.message) if workflow and workflow.message else "no step says why"
     return RunError(f"The run failed: {why}{around}", remedy=look)

@@ -29,6 +29,8 @@ PULL_REASONS = {
 }
 _CONFIGURATION_REASONS = {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}
 _LOG_CHARACTERS = 240
+_NO_LOG = "unable to retrieve container logs"
+"""What the kubelet answers instead of a log that it has thrown away."""
 _KILLED = 137
 
 
@@ -360,7 +362,7 @@ def _times(count: int) -> str:
 
 
 def _last_line(log: str) -> str:
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    lines = [line.strip() for line in log.splitlines() if line.strip() and not line.startswith(_NO_LOG)]
     return _short(re.sub(r"\x1b\[[0-9;]*m", "", lines[-1])) if lines else ""
 
 

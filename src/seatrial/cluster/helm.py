@@ -20,7 +20,7 @@ from seatrial.cluster.commands import failure, run, start
 from seatrial.errors import ToolError
 from seatrial.local_runs import project_folder
 
-RELEASE = "seatrial"
+RELEASE, CHART = "seatrial", "platform"
 TICK_SECONDS = 1.0
 
 
@@ -49,7 +49,7 @@ class Chart:
         values: More values, over those of the files, by dotted path.
     """
 
-    name: str = "platform"
+    name: str = CHART
     files: tuple[Path, ...] = ()
     values: dict[str, Any] = field(default_factory=dict)
 

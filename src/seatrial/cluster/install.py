@@ -226,7 +226,7 @@ def check(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
 
 
 def provide_images(cluster: Cluster, objects: list[dict[str, Any]], tell: Callable[[str], None]) -> None:
-    """Put those images of ours that are missing into a local cluster; build those that this machine lacks too.
+    """Put those images of ours that a local cluster lacks or has older into it; build those that are nowhere.
 
     Any other cluster pulls its images itself.
 
@@ -239,15 +239,15 @@ def provide_images(cluster: Cluster, objects: list[dict[str, Any]], tell: Callab
         return
     ours = {own_image(part): part for part in OWN_IMAGES}
     wanted = (images_of(objects) | {PIPELINE_IMAGE}) & ours.keys()
-    missing = sorted(wanted - kind.images_in(name))
-    here = kind.images_here(missing)
-    for image in missing:
-        if image not in here:
-            tell(f"Building the image {image}, which takes some minutes the first time")
-            kind.build(ours[image])
-    if missing:
-        tell(f"Loading {', '.join(missing)} into the cluster {name}")
-        kind.load(name, missing)
+    there, here = kind.images_in(name), kind.images_here(sorted(wanted))
+    for image in sorted(wanted - there - here):
+        tell(f"Building the image {image}, which takes some minutes the first time")
+        kind.build(ours[image])
+    # An image that was built anew has its old name; a pod would go on with the old one.
+    stale = {image for image in wanted & there & here if not kind.is_current(name, image)}
+    for image in sorted((wanted - there) | stale):
+        tell(f"Loading {image} into the cluster {name}")
+        kind.load(name, [image])
 
 
 def images_of(objects: list[dict[str, Any]]) -> set[str]:

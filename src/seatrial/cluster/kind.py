@@ -12,6 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import orjson
+
 from seatrial.cluster.commands import run
 from seatrial.errors import ToolError
 from seatrial.images import DOCKER_HUB
@@ -149,6 +151,31 @@ def images_in(cluster: str) -> set[str]:
         )
         found = names if found is None else found & names
     return found or set()
+
+
+def is_current(cluster: str, image: str) -> bool:
+    """Whether every node of a kind cluster has the very image that this machine's engine has under its name.
+
+    Args:
+        cluster: Name of the cluster.
+        image: Name of an image that both have.
+
+    Raises:
+        ToolError: if kind or the engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    here = run(engine(), "image", "inspect", "--format", "{{.Id}}", image).strip().removeprefix("sha256:")
+    return all(here in _ids(node, image) for node in run("kind", "get", "nodes", "--name", cluster).split())
+
+
+def _ids(node: str, image: str) -> set[str]:
+    """What an engine may call an image of a node: the digest of its manifest or of its configuration."""
+    ctr = ("exec", node, "ctr", "--namespace", "k8s.io")
+    lines = run(engine(), *ctr, "images", "list", f"name=={image}").splitlines()
+    digests = {word for line in lines for word in line.split() if word.startswith("sha256:")}
+    manifests = [orjson.loads(run(engine(), *ctr, "content", "get", digest)) for digest in digests]
+    configurations = {manifest.get("config", {}).get("digest", "") for manifest in manifests}
+    return {digest.removeprefix("sha256:") for digest in digests | configurations}
 
 
 def images_here(names: list[str]) -> set[str]:

@@ -281,9 +281,7 @@ class Kubeflow:
             made = client.upload_pipeline_version(str(package), name, pipeline_id=pipeline_id)
             return Version(pipeline, pipeline_id, name, made.pipeline_version_id, True)
 
-    def start(
-        self, version: Version, environment: str, name: str, values: dict[str, Any], *, cache: bool
-    ) -> str:
+    def start(self, version: Version, environment: str, name: str, values: dict[str, Any]) -> str:
         """Start a run and return its id.
 
         Args:
@@ -291,7 +289,6 @@ class Kubeflow:
             environment: Name of the environment.
             name: Name of the run.
             values: Its parameters.
-            cache: Whether a step may be answered from an earlier run with the same inputs.
 
         Raises:
             ClusterError: if Kubeflow Pipelines is away or refuses.
@@ -304,7 +301,6 @@ class Kubeflow:
                 params=values,
                 pipeline_id=version.pipeline_id,
                 version_id=version.version_id,
-                enable_caching=cache,
             )
             return str(run.run_id)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -21,6 +22,7 @@ _STEP = "container-executor"
 _DRIVER = "driver"
 _BAD = {"Failed", "Error"}
 ENDED = {"Succeeded", "Failed", "Error"}
+_TRY = re.compile(r"\(\d+\)$")
 _STARTING = {"", "PodInitializing", "ContainerCreating"}
 
 
@@ -55,13 +57,11 @@ class Step:
     """A step of a run.
 
     Attributes:
-        key: Argo's id of it.
         name: Its name, with the names of the pipelines that contain it where it is not of the outermost.
         state: How it is.
         attempts: Its pods, in the order in which they were tried.
     """
 
-    key: str
     name: str
     state: StepState
     attempts: list[Attempt] = field(default_factory=list)
@@ -120,7 +120,11 @@ def read_workflow(item: Object) -> Workflow:
 
         nodes = orjson.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
     name = item["metadata"]["name"]
-    steps = [_read_step(node, nodes, name) for node in nodes.values() if _is_step(node)]
+    tries: dict[str, list[Object]] = {}
+    for node in nodes.values():
+        if _is_step(node):
+            tries.setdefault(_path(node, nodes, name), []).append(node)
+    steps = [_read_step(path, sorted(found, key=_started), nodes, name) for path, found in tries.items()]
     drivers = {
         _task_of_driver(node): _attempt(node, name)
         for node in nodes.values()
@@ -128,29 +132,28 @@ def read_workflow(item: Object) -> Workflow:
         and node.get("templateName", "").endswith(_DRIVER)
         and node.get("phase") in _BAD
     }
-    far = "9999"
-    order = {step.key: (nodes[step.key].get("startedAt") or far, step.name) for step in steps}
-    return Workflow(
-        name,
-        status.get("phase", ""),
-        status.get("message", ""),
-        sorted(steps, key=lambda s: order[s.key]),
-        drivers,
-    )
+    begun = {step.name: min(_started(node) for node in tries[step.name]) for step in steps}
+    in_order = sorted(steps, key=lambda step: (begun[step.name], step.name))
+    return Workflow(name, status.get("phase", ""), status.get("message", ""), in_order, drivers)
+
+
+def _started(node: Object) -> str:
+    return str(node.get("startedAt") or "9999")
 
 
 def _is_step(node: Object) -> bool:
     return node["type"] == "DAG" and _STEP in node.get("templateName", "")
 
 
-def _read_step(node: Object, nodes: dict[str, Object], workflow: str) -> Step:
-    inner = [other for other in nodes.values() if other.get("boundaryID") == node["id"]]
+def _read_step(path: str, tries: list[Object], nodes: dict[str, Object], workflow: str) -> Step:
+    """Read a step from its graphs: one, or several where Argo tried the whole of it again."""
+    inner = [other for node in tries for other in nodes.values() if other.get("boundaryID") == node["id"]]
     pods = [
         other for other in inner if other["type"] == "Pod" and _EXECUTOR_POD in other.get("templateName", "")
     ]
-    attempts = sorted((_attempt(pod, workflow) for pod in pods), key=_order)
+    attempts = [_attempt(pod, workflow) for pod in sorted(pods, key=_started)]
     skipped = any(other["type"] == "Skipped" or other.get("phase") == "Skipped" for other in inner)
-    return Step(node["id"], _path(node, nodes), _state(node, attempts, skipped=skipped), attempts)
+    return Step(path, _state(tries[-1], attempts, skipped=skipped), attempts)
 
 
 def _state(node: Object, attempts: list[Attempt], *, skipped: bool) -> StepState:
@@ -162,20 +165,19 @@ def _state(node: Object, attempts: list[Attempt], *, skipped: bool) -> StepState
     return "running" if any(attempt.phase == "Running" for attempt in attempts) else "waiting"
 
 
-def _order(attempt: Attempt) -> str:
-    return attempt.started.isoformat() if attempt.started else "9999"
-
-
-def _path(node: Object, nodes: dict[str, Object]) -> str:
-    """A step's name below those of the pipelines that contain it."""
-    names = [node["displayName"]]
-    outer = nodes.get(node.get("boundaryID", ""))
+def _path(node: Object, nodes: dict[str, Object], workflow: str) -> str:
+    """A step's name below those of the pipelines that contain it; tries are not told apart by name."""
+    names = []
+    outer: Object | None = node
     while outer is not None:
-        names.append(outer["displayName"])
+        names.append(_TRY.sub("", outer["displayName"]))
         outer = nodes.get(outer.get("boundaryID", ""))
-    # The outermost two are the workflow itself and KFP's "root"; conditions are named by number.
-    shown = [name for name in reversed(names) if name != "root" and not name.startswith("condition-")]
-    return "/".join(shown[1:] if len(shown) > 1 else shown)
+    # The outermost are the workflow itself and KFP's "root"; conditions are named by number.
+    return "/".join(
+        name
+        for name in reversed(names)
+        if name not in {workflow, "root"} and not name.startswith("condition-")
+    )
 
 
 def _attempt(node: Object, workflow: str) -> Attempt:
@@ -196,7 +198,7 @@ def _pod_name(node: Object, workflow: str) -> str:
 
 
 def _task_of_driver(node: Object) -> str:
-    return str(node["displayName"]).split("(", 1)[0].removesuffix(f"-{_DRIVER}")
+    return _TRY.sub("", node["displayName"]).removesuffix(f"-{_DRIVER}")
 
 
 def _time(text: str | None) -> datetime | None:
