@@ -330,7 +330,7 @@ class Tables:
         )
         with _table_errors(name):
             target = table if table is not None else self._make(name, frame, [])
-            write_deltalake(target, frame, mode="append", commit_properties=properties)
+            write_deltalake(target, frame, mode="append", schema_mode="merge", commit_properties=properties)
             if table is not None and table.version() % COMPACT_EVERY == 0:
                 # Many small files make reading and appending slow; readers of older versions are
                 # not disturbed, as the small files stay.

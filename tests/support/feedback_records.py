@@ -15,7 +15,8 @@ def prediction(*ids: str, known_at: int | None = NOW) -> bytes:
     count = len(ids)
     return PredictionRecord(
         prediction_id=list(ids),
-        request_id="the client's own",
+        request_id=["the client's own"] * count,
+        client=["10.0.0.7"] * count,
         served_at=NOW,
         known_at=[known_at] * count,
         bundle="d" * 64,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -227,3 +228,64 @@ def test_torn_tail_of_a_crash_is_left_out(folder: Path) -> None:
     assert [segment.path for segment in log.segments()] == [torn]
     assert stored(folder) == [b'{"a":1}']
     log.close()
+
+
+def test_interval_confirms_first_and_syncs_in_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an interval a record is confirmed once it is written, and synced when the interval is over."""
+    events: list[str] = []
+    synced = threading.Event()
+    for name in ("write", "fdatasync"):
+        monkeypatch.setattr(os, name, _noting(events, name, getattr(os, name)))
+    log = FeedbackLog(folder)
+    confirmed = threading.Event()
+
+    def done(error: FeedbackError | None) -> None:
+        assert error is None
+        events.append("confirmed")
+        confirmed.set()
+
+    log.append_and_tell(b"{}", done, sync_within=0.05)
+    assert confirmed.wait(5)
+    assert stored(folder) == [b"{}"]
+    deadline = time.monotonic() + 5
+    while "fdatasync" not in events:
+        assert time.monotonic() < deadline
+        synced.wait(0.01)
+    assert events == ["write", "confirmed", "fdatasync"]
+    log.close()
+    assert log.unsynced == 0
+
+
+def test_one_careful_record_makes_its_whole_group_careful(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that wants the disk before it is confirmed gets it, whatever the others of its group want."""
+    syncs: list[str] = []
+    log = FeedbackLog(folder)
+    monkeypatch.setattr(os, "fdatasync", _noting(syncs, "fdatasync", os.fdatasync))
+    log.append_and_tell(b"{}", lambda _: None, sync_within=60.0)
+    log.append(b"{}").result()
+    assert syncs
+    log.close()
+
+
+def test_late_sync_that_fails_is_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was confirmed and then could not be synced is counted, and the log goes on in another file."""
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    log = FeedbackLog(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        confirmed = threading.Event()
+        log.append_and_tell(b'{"n":1}', lambda _: confirmed.set(), sync_within=0.01)
+        assert confirmed.wait(5)
+        deadline = time.monotonic() + 5
+        while not log.unsynced:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    log.append(b'{"n":2}').result()
+    log.close()
+    assert log.unsynced == 1
+    assert len(list(folder.glob("*.segment"))) == 2

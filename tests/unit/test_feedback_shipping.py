@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import orjson
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -57,6 +58,26 @@ def test_rows_come_back_as_they_were_logged() -> None:
     assert rows.predictions["request_id"].to_list() == ["the client's own"] * 2
     np.testing.assert_array_equal(np.array(rows.predictions["features"].to_list()), [[1.5, np.nan, -1]] * 2)
     assert rows.outcomes["occurred_at"].dt.epoch("us").to_list() == [NOW + 1]
+
+
+def test_log_and_table_of_an_earlier_version_are_read(workspace: Workspace) -> None:
+    """Records without a client, and a table without that column, are read, joined and added to."""
+    name, later = new_id(), new_id()
+    record = orjson.loads(prediction(name))
+    del record["predictions"]["client"]
+    record["predictions"]["request_id"] = "one for all rows"
+    old = read_rows([orjson.dumps(record)]).predictions
+    assert old.select("request_id", "client").rows() == [("one for all rows", None)]
+    tables = feedback_tables(workspace, "ferry")
+    tables.append("predictions", old.drop("client"), stream="old", position=1, facts={})
+    assert read_predictions(workspace, "ferry").columns == list(PREDICTIONS)
+
+    log = FeedbackLog(workspace.folder / "log")
+    log.append(prediction(later)).result()
+    ship(log, tables)
+    log.close()
+    found = read_predictions(workspace, "ferry").select("prediction_id", "client").rows()
+    assert dict(found) == {name: None, later: "10.0.0.7"}
 
 
 def test_ids_are_distinct_and_sort_by_time() -> None:

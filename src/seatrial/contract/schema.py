@@ -369,6 +369,21 @@ class Serving(Section):
 
     maximum_request_bytes: int = Field(1_000_000, ge=1_000, description="A larger request is refused.")
     maximum_rows: int = Field(10_000, ge=1, description="Most rows in one request.")
+    maximum_waiting: int = Field(
+        1_000,
+        ge=1,
+        description="Most requests that wait for a prediction at once; more are refused with 429.",
+    )
+    durability: Literal["always", "interval"] = Field(
+        "always",
+        description="Whether the disk has a prediction before its answer leaves, or within an interval.",
+    )
+    sync_milliseconds: int = Field(
+        100,
+        ge=1,
+        le=60_000,
+        description="That interval: what a loss of power may cost. A kill costs nothing.",
+    )
 
 
 class Monitoring(Section):

@@ -116,4 +116,10 @@ def count_outcomes(workspace: Workspace, model: str) -> OutcomeCounts:
 
 def _read(workspace: Workspace, model: str, table: str, schema: pl.Schema) -> pl.LazyFrame:
     tables = feedback_tables(workspace, model)
-    return schema.to_frame(eager=False) if tables.open(table) is None else tables.read(table)
+    if tables.open(table) is None:
+        return schema.to_frame(eager=False)
+    found = tables.read(table)
+    # A table that an earlier version began has not all of the columns until the next commit.
+    there = found.collect_schema()
+    absent = [pl.lit(None, kind).alias(name) for name, kind in schema.items() if name not in there]
+    return found.with_columns(absent).select(list(schema)) if absent else found.select(list(schema))

@@ -8,6 +8,10 @@ left, and the next write begins a new one, so the log heals when the disk has ro
 failed ``fdatasync`` the same file is never trusted again, as the kernel may have dropped the pages
 (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 
+Where the contract prefers speed (``durability: interval``), a record is confirmed when the operating
+system has it, and the disk has it at most so many milliseconds later: a killed process loses nothing,
+a killed machine what was confirmed since. What such a late sync failed for is counted.
+
 Segments are called ``EPOCH-NUMBER.segment``. An epoch is one opening of the log, a UUIDv7, so names
 sort by time and never come again, even if the folder was emptied in between.
 """
@@ -20,7 +24,8 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +66,18 @@ class _Open:
     segment: Segment
     size: int = 0
     records: int = 0
+    late: int = 0
 
 
-@dataclass(frozen=True)
+Told = Callable[[FeedbackError | None], None]
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
     kind: Literal["record", "seal", "stop"]
     payload: bytes
-    done: Future[None]
+    done: Told
+    sync_within: float | None = None
 
 
 class FeedbackLog:
@@ -83,10 +93,17 @@ class FeedbackLog:
     """
 
     def __init__(
-        self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES, waiting: int = WAITING_RECORDS
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        waiting: int = WAITING_RECORDS,
     ) -> None:
         self.folder = folder
+        self.unsynced = 0
+        """Records that were confirmed, and that a later sync failed for."""
         self._segment_bytes = segment_bytes
+        self._sync_at: float | None = None
         self._epoch = new_id()
         self._number = 0
         self._finished = 0
@@ -94,9 +111,15 @@ class FeedbackLog:
         self._closed = False
         self._gate = threading.Lock()
         self._lock = _lock(folder)
-        self._queue: queue.Queue[_Work] = queue.Queue(waiting)
+        self._queue: queue.SimpleQueue[_Work] = queue.SimpleQueue()
+        self._most_waiting = waiting
         self._writer = threading.Thread(target=self._write_all, name="feedback-log", daemon=True)
         self._writer.start()
+
+    @property
+    def waiting(self) -> int:
+        """Records that wait for the disk."""
+        return self._queue.qsize()
 
     def append(self, payload: bytes) -> Future[None]:
         """Write a record.
@@ -112,22 +135,42 @@ class FeedbackLog:
             FeedbackError: if too many records wait already, the record is too large, or the log
                 is closed.
         """
+        future: Future[None] = Future()
+
+        def done(error: FeedbackError | None) -> None:
+            # A request that was given up has cancelled its future.
+            if future.set_running_or_notify_cancel():
+                future.set_result(None) if error is None else future.set_exception(error)
+
+        self.append_and_tell(payload, done)
+        return future
+
+    def append_and_tell(self, payload: bytes, done: Told, *, sync_within: float | None = None) -> None:
+        """Write a record as :meth:`append` does, and call ``done`` when it is on disk.
+
+        Args:
+            payload: JSON text.
+            done: Called in the log's own thread, with the error if it could not be written. It must
+                return at once.
+            sync_within: None confirms the record once the disk has it; else it is confirmed when the
+                operating system has it, and the disk has it at most so many seconds later.
+
+        Raises:
+            FeedbackError: as :meth:`append` does.
+        """
         if len(payload) > MAXIMUM_PAYLOAD:
             raise FeedbackError(
                 f"A record may have at most {MAXIMUM_PAYLOAD:,} bytes. Got {len(payload):,} instead."
             )
-        work = _Work("record", payload, Future())
         with self._gate:
             if self._closed:
                 raise FeedbackError("The feedback log is closed.")
-            try:
-                self._queue.put_nowait(work)
-            except queue.Full:
+            if self._queue.qsize() >= self._most_waiting:
                 raise FeedbackError(
                     "The feedback log has too many records waiting for the disk.",
                     remedy="Try again in a moment.",
-                ) from None
-        return work.done
+                )
+            self._queue.put(_Work("record", payload, done, sync_within))
 
     def seal(self) -> None:
         """Close the segment that is being written, so that it can be shipped; wait until it is."""
@@ -150,14 +193,16 @@ class FeedbackLog:
         return sorted(s for s in found if s is not None and (s.epoch != self._epoch or s.number <= finished))
 
     def _order(self, kind: Literal["seal", "stop"]) -> None:
-        work = _Work(kind, b"", Future())
-        self._queue.put(work)
-        work.done.result()
+        done = threading.Event()
+        self._queue.put(_Work(kind, b"", lambda _: done.set()))
+        done.wait()
 
     def _write_all(self) -> None:
         running = True
         while running:
             works = self._next_works()
+            if self._sync_at is not None and time.monotonic() >= self._sync_at:
+                self._sync_late()
             records = [work for work in works if work.kind == "record"]
             if records:
                 self._write(records)
@@ -168,7 +213,11 @@ class FeedbackLog:
             _complete(orders, None)
 
     def _next_works(self) -> list[_Work]:
-        works = [self._queue.get()]
+        try:
+            wait = None if self._sync_at is None else max(self._sync_at - time.monotonic(), 0.0)
+            works = [self._queue.get(timeout=wait)]
+        except queue.Empty:
+            return []
         size = len(works[0].payload)
         while size < BATCH_BYTES:
             try:
@@ -182,7 +231,8 @@ class FeedbackLog:
         try:
             if self._open is None:
                 self._open = self._begin()
-            self._append(self._open, b"".join(frame(work.payload) for work in works), len(works))
+            content = b"".join(frame(work.payload) for work in works)
+            self._append(self._open, content, len(works), _soonest(works))
         except OSError as error:
             self._abandon()
             reason = FeedbackError(
@@ -206,14 +256,34 @@ class FeedbackLog:
             raise
         return begun
 
-    @staticmethod
-    def _append(file: _Open, content: bytes, records: int) -> None:
+    def _append(self, file: _Open, content: bytes, records: int, sync_within: float | None = None) -> None:
         left = memoryview(content)
         while left:
             left = left[os.write(file.descriptor, left) :]
-        os.fdatasync(file.descriptor)
+        if sync_within is None:
+            os.fdatasync(file.descriptor)
+            file.late = 0
+        else:
+            file.late += records
+            sync_at = time.monotonic() + sync_within
+            self._sync_at = sync_at if self._sync_at is None else min(sync_at, self._sync_at)
         file.size += len(content)
         file.records += records
+
+    def _sync_late(self) -> None:
+        """Ask the disk to keep what was confirmed before; if it cannot, say how much that was."""
+        self._sync_at = None
+        file = self._open
+        if file is None or not file.late:
+            return
+        try:
+            os.fdatasync(file.descriptor)
+        except OSError:
+            self.unsynced += file.late
+            self._open = None
+            self._finish(file)
+        else:
+            file.late = 0
 
     def _abandon(self) -> None:
         """Leave a segment after a failed write, cut back to what is known to be on disk."""
@@ -222,19 +292,25 @@ class FeedbackLog:
             return
         try:
             os.ftruncate(file.descriptor, file.size)
+            if file.late:
+                os.fdatasync(file.descriptor)
             if file.size == 0:
                 file.segment.path.unlink()
         except OSError:
-            pass  # What is left behind is a torn tail, and reading knows those.
+            # What is left behind is a torn tail, and reading knows those.
+            self.unsynced += file.late
         self._finish(file)
 
     def _seal(self) -> None:
         file, self._open = self._open, None
         if file is None:
             return
+        late = file.late
         # The seal only tells a finished segment from a torn one; the records are safe without it.
         with contextlib.suppress(OSError):
             self._append(file, frame(orjson.dumps({"sealed": file.records})), 0)
+        # Where the seal could not be synced, neither could what was confirmed without a sync.
+        self.unsynced += late if file.late else 0
         self._finish(file)
 
     def _finish(self, file: _Open) -> None:
@@ -242,15 +318,15 @@ class FeedbackLog:
         self._finished = file.segment.number
 
 
+def _soonest(works: Iterable[_Work]) -> float | None:
+    """Return within which time the disk must have all of these; None: before anybody is told."""
+    found = [work.sync_within for work in works if work.sync_within is not None]
+    return min(found) if len(found) == len(list(works)) else None
+
+
 def _complete(works: Iterable[_Work], error: FeedbackError | None) -> None:
     for work in works:
-        # A request that was given up has cancelled its future.
-        if not work.done.set_running_or_notify_cancel():
-            continue
-        if error is None:
-            work.done.set_result(None)
-        else:
-            work.done.set_exception(error)
+        work.done(error)
 
 
 def _segment(path: Path) -> Segment | None:

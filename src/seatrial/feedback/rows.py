@@ -1,7 +1,7 @@
 """What a record of the log says, and the rows of the tables that it becomes.
 
-A record holds what one request brought, column by column: a request of a thousand rows is one
-record, so its rows are all in the log or none is. Instants are microseconds since 1970.
+A record holds what one request or several brought, column by column: a request of a thousand rows is
+in one record, so its rows are all in the log or none is. Instants are microseconds since 1970.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ PREDICTIONS = pl.Schema(
     {
         "prediction_id": pl.String(),
         "request_id": pl.String(),
+        "client": pl.String(),
         "served_at": _INSTANT,
         "known_at": _INSTANT,
         "bundle": pl.String(),
@@ -45,11 +46,12 @@ OUTCOMES = pl.Schema(
 
 @dataclass(frozen=True)
 class PredictionRecord:
-    """What was answered to one request of n rows.
+    """What was answered to the n rows of one request, or of several that were answered together.
 
     Attributes:
         prediction_id: An id for each row.
-        request_id: The client's own id of the request.
+        request_id: The client's own id of the request that each row came with.
+        client: Who asked for each row, as far as is known.
         served_at: When it was answered, by the wall clock.
         known_at: The instant that each row is predicted at, where the model has one.
         bundle: Digest of the bundle that answered.
@@ -61,7 +63,8 @@ class PredictionRecord:
     """
 
     prediction_id: list[str]
-    request_id: str | None
+    request_id: list[str | None]
+    client: list[str | None]
     served_at: int
     known_at: list[int | None]
     bundle: str
@@ -127,12 +130,17 @@ def read_rows(payloads: Iterable[bytes]) -> Rows:
             if kind == "sealed":
                 seals.append(content)
             elif kind in columns:
-                _extend(columns[kind], content, len(content["prediction_id"]))
+                _extend(kind, columns[kind], content, len(content["prediction_id"]))
     return Rows(_frame(columns["predictions"], PREDICTIONS), _frame(columns["outcomes"], OUTCOMES), seals)
 
 
-def _extend(columns: dict[str, list[Any]], content: dict[str, Any], rows: int) -> None:
-    for name, value in content.items():
+_COLUMNS = {"predictions": list(PREDICTIONS), "outcomes": list(OUTCOMES)}
+
+
+def _extend(kind: str, columns: dict[str, list[Any]], content: dict[str, Any], rows: int) -> None:
+    # A column that an older log does not have is missing in its rows.
+    for name in _COLUMNS[kind]:
+        value = content.get(name)
         columns[name] += value if isinstance(value, list) else [value] * rows
 
 

@@ -1,112 +1,169 @@
-"""HTTP around the service: paths, bodies up to a size, and errors as JSON.
+"""HTTP around the service: paths, content types, and errors as JSON.
 
-An RSGI application (granian's interface). Nothing that a client sends ends in a 5xx, but for 503
-when the feedback log cannot be written; a 500 is a fault of ours, and is logged with its traceback.
+Nothing that a client sends ends in a 5xx, but for 503 when the feedback log cannot be written; a 500 is
+a fault of ours, and is logged with its traceback.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from urllib.parse import unquote
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote
 
 import orjson
-from granian._granian import RSGIHTTPProtocol as HTTPProtocol
-from granian._granian import RSGIProtocolClosed as ProtocolClosed
-from granian.rsgi import Scope
 
 from seatrial.errors import FeatureError, FeedbackError, RequestError
-from seatrial.server.service import Answer, Service
+from seatrial.server.answers import Answer
+from seatrial.server.http1 import Exchange
+from seatrial.server.service import Service
 
-BODY_SECONDS = 30.0
-DRAINED_BYTES = 64 * 1024 * 1024
-_JSON = ("content-type", "application/json")
-_CLOSE = ("connection", "close")
+CLIENT_HEADER = b"seatrial-client"
+MAXIMUM_CLIENT = 100
+_AGAIN = ((b"retry-after", b"1"),)
 _log = logging.getLogger("seatrial.server")
+
+Handler = Callable[[Exchange], "Answer | Coroutine[Any, Any, Answer] | None"]
 
 
 @dataclass(frozen=True)
 class Route:
-    """What is at a path: the method that it takes, and what answers it."""
+    """What is at a path.
 
-    method: str
-    answer: Callable[[bytes], Awaitable[Answer]]
+    Attributes:
+        name: Its name in the metrics.
+        methods: The methods that it takes.
+        handle: Returns the answer, or what will return it, or None if it answers by itself.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    handle: Handler
 
 
-def _get(describe: Callable[[], Answer]) -> Route:
-    async def answer(_: bytes) -> Answer:
-        return describe()
-
-    return Route("GET", answer)
+def _get(name: str, describe: Callable[[], Answer]) -> Route:
+    return Route(name, ("GET", "HEAD"), lambda _: describe())
 
 
 class Application:
-    """The RSGI application.
+    """Answers exchanges.
 
     Args:
         service: What it answers with.
-        ready: Called once, when requests are about to be answered.
     """
 
-    def __init__(self, service: Service, ready: Callable[[], None]) -> None:
-        self.draining = False
-        """Whether the server is about to stop: each answer then closes its connection."""
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._ready = ready
+        self._metrics = service.metrics
+        self._infer = Route("infer", ("POST",), self._handle_infer)
+        self._quick = {f"/v2/models/{quote(service.name)}/infer": self._infer}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say that the server is ready."""
-        self._ready()
+    def body_limit(self) -> int:
+        """Return the most bytes that a request's body may have."""
+        return self._service.model.limits.maximum_request_bytes
 
-    async def __rsgi__(self, scope: Scope, protocol: HTTPProtocol) -> None:
-        """Answer one request."""
-        headers = [_JSON]
-        if self.draining:
-            headers.append(_CLOSE)
+    def handle(self, exchange: Exchange) -> None:
+        """Answer one request, now or later."""
+        name = "none"
         try:
-            answer = await self._answer(scope, protocol)
-        except ProtocolClosed:
-            return  # The client has gone.
+            route = self._quick.get(exchange.path) or self._find(exchange.path)
+            name = route.name
+            _check_method(exchange, route)
+            answer = route.handle(exchange)
         except RequestError as error:
-            answer = Answer({"error": str(error)}, error.status)
-            if error.status in (408, 413) and not self.draining:
-                headers.append(_CLOSE)
-        except FeatureError as error:
-            answer = Answer({"error": str(error)}, 400)
-        except FeedbackError as error:
-            answer = Answer({"error": str(error)}, 503)
-            headers.append(("retry-after", "1"))
-        except Exception:  # noqa: BLE001 -- the client gets an answer, the log the traceback
-            _log.exception("A request failed: %s %s", scope.method, scope.path)
-            answer = Answer({"error": "The server failed. Its log says why."}, 500)
-        protocol.response_bytes(answer.status, headers, orjson.dumps(answer.content))
+            self._fail(exchange, name, error)
+        except Exception as error:  # noqa: BLE001 -- the client gets an answer, the log the traceback
+            self._fail(exchange, name, error)
+        else:
+            if isinstance(answer, Answer):
+                self._send(exchange, name, answer)
+            elif answer is not None:
+                self._answer_later(exchange, name, answer)
 
-    async def _answer(self, scope: Scope, protocol: HTTPProtocol) -> Answer:
-        route = self._route(scope.path)
-        if route is None:
-            raise RequestError(f"There is nothing at {scope.path[:200]!r}. See GET /v2.", status=404)
-        if scope.method != route.method:
-            raise RequestError(
-                f"{scope.path[:200]} takes {route.method}. Got {scope.method} instead.", status=405
-            )
-        if route.method == "GET":
-            return await route.answer(b"")
-        _check_headers(scope)
-        return await route.answer(
-            await _read_body(scope, protocol, self._service.model.limits.maximum_request_bytes)
+    def _answer_later(self, exchange: Exchange, name: str, answering: Coroutine[Any, Any, Answer]) -> None:
+        async def answer() -> None:
+            try:
+                self._send(exchange, name, await answering)
+            except Exception as error:  # noqa: BLE001 -- as above
+                self._fail(exchange, name, error)
+
+        task = asyncio.get_running_loop().create_task(answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def too_long(self, exchange: Exchange) -> None:
+        """Answer a request whose body is too long."""
+        limit = self.body_limit()
+        declared = exchange.headers.get(b"content-length", b"")
+        got = f"{int(declared):,}" if declared.isdigit() else f"more than {limit:,}"
+        error = RequestError(
+            f"A request may have at most {limit:,} bytes. Got {got} instead.",
+            status=413,
+            remedy="Send its rows in several requests.",
         )
+        self._fail(exchange, "none", error, close=True)
+
+    def malformed(self, status: int, reason: str) -> bytes:
+        """Return the answer to what is no HTTP, or did not arrive in time."""
+        self._metrics.count("none", status)
+        return orjson.dumps({"error": reason})
+
+    def _handle_infer(self, exchange: Exchange) -> None:
+        def told(answer: bytes | Exception) -> None:
+            if isinstance(answer, Exception):
+                self._fail(exchange, "infer", answer)
+                return
+            exchange.reply(200, answer)
+            self._metrics.observe("infer", time.perf_counter() - exchange.started)
+
+        self._service.infer(exchange.body, client_of(exchange), told)
+
+    def _send(self, exchange: Exchange, name: str, answer: Answer) -> None:
+        body = answer.content if isinstance(answer.content, bytes) else orjson.dumps(answer.content)
+        exchange.reply(answer.status, body, content_type=answer.content_type)
+        if answer.status == 200:  # noqa: PLR2004 -- OK
+            self._metrics.observe(name, time.perf_counter() - exchange.started)
+        else:
+            self._metrics.count(name, answer.status)
+
+    def _fail(self, exchange: Exchange, name: str, error: Exception, *, close: bool = False) -> None:
+        status, message = 500, str(error)
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if isinstance(error, RequestError):
+            status = error.status
+            headers = _AGAIN if status == 429 else ()  # noqa: PLR2004 -- too many requests
+        elif isinstance(error, FeatureError):
+            status = 400
+        elif isinstance(error, FeedbackError):
+            status, headers = 503, _AGAIN
+        else:
+            _log.error("A request failed: %s %s", exchange.method, exchange.path, exc_info=error)
+            message = "The server failed. Its log says why."
+        exchange.reply(status, orjson.dumps({"error": message}), headers=headers, close=close)
+        self._metrics.count(name, status)
+
+    def _find(self, path: str) -> Route:
+        route = self._route(path)
+        if route is None:
+            raise RequestError(f"There is nothing at {path[:200]!r}. See GET /v2.", status=404)
+        return route
 
     def _route(self, path: str) -> Route | None:
         service = self._service
         match path.rstrip("/").split("/")[1:]:
+            case ["metrics"]:
+                return Route("metrics", ("GET", "HEAD"), lambda _: self._metrics.render())
             case ["v2"]:
-                return _get(service.describe_server)
+                return _get("metadata", service.describe_server)
             case ["v2", "health", "live"]:
-                return _get(lambda: Answer({"live": True}))
+                return _get("health", lambda: Answer({"live": True}))
             case ["v2", "health", "ready"]:
-                return _get(service.readiness)
+                return _get("health", service.readiness)
             case ["v2", "models", name, *rest]:
                 self._check_name(unquote(name))
                 if rest[:1] == ["versions"] and rest[1:]:
@@ -119,13 +176,13 @@ class Application:
         service = self._service
         match rest:
             case []:
-                return _get(service.describe_model)
+                return _get("metadata", service.describe_model)
             case ["ready"]:
-                return _get(service.readiness)
+                return _get("health", service.readiness)
             case ["infer"]:
-                return Route("POST", service.infer)
+                return self._infer
             case ["feedback"]:
-                return Route("POST", service.feedback)
+                return Route("feedback", ("POST",), lambda exchange: service.feedback(exchange.body))
         return None
 
     def _check_name(self, name: str) -> None:
@@ -142,51 +199,39 @@ class Application:
             )
 
 
-def _check_headers(scope: Scope) -> None:
-    kind = str(scope.headers.get("content-type") or "application/json").split(";")[0].strip().lower()
-    if kind != "application/json":
+def _check_method(exchange: Exchange, route: Route) -> None:
+    if exchange.method not in route.methods:
+        raise RequestError(
+            f"{exchange.path[:200]} takes {route.methods[0]}. Got {exchange.method} instead.", status=405
+        )
+    if exchange.method == "POST":
+        _check_headers(exchange.headers)
+
+
+def _check_headers(headers: dict[bytes, bytes]) -> None:
+    given = headers.get(b"content-type", b"application/json")
+    if given != b"application/json" and given.split(b";")[0].strip().lower() != b"application/json":
         # A page in a browser can send other types to this address without being asked.
         raise RequestError(
-            f"The content type must be application/json. Got {kind[:100]!r} instead.", status=415
+            f"The content type must be application/json. Got {_shown(given)} instead.", status=415
         )
-    for header in ("content-encoding", "inference-header-content-length"):
-        if value := scope.headers.get(header):
-            raise RequestError(f"The header {header} is not supported. Got {str(value)[:100]!r}.", status=415)
+    for name in (b"content-encoding", b"inference-header-content-length"):
+        if name in headers:
+            raise RequestError(
+                f"The header {name.decode()} is not supported. Got {_shown(headers[name])}.", status=415
+            )
 
 
-async def _read_body(scope: Scope, protocol: HTTPProtocol, limit: int) -> bytes:
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _read_within(scope, protocol, limit)
-    except TimeoutError:
-        raise RequestError(f"The body did not arrive within {BODY_SECONDS:g} seconds.", status=408) from None
+def _shown(value: bytes) -> str:
+    return repr(value[:100].decode("latin-1"))
 
 
-async def _read_within(scope: Scope, protocol: HTTPProtocol, limit: int) -> bytes:
-    """Read a body of at most ``limit`` bytes; of a longer one nothing is kept.
+def client_of(exchange: Exchange) -> str:
+    """Return who asks: the client's own word for itself, else its address. It is an alias, never a key."""
+    return client_alias(exchange.headers.get(CLIENT_HEADER) or exchange.peer.encode())
 
-    What a client has on its way is read and dropped, up to a bound, because most clients read no
-    answer before they have sent their body.
-    """
-    declared = str(scope.headers.get("content-length") or "")
-    too_long = declared.isdecimal() and int(declared) > limit
-    body = bytearray()
-    size = 0
-    if not (too_long and scope.headers.get("expect")):
-        async for chunk in protocol:
-            size += len(chunk)
-            too_long = too_long or size > limit
-            if size > DRAINED_BYTES:
-                break
-            if too_long:
-                body.clear()
-            else:
-                body += chunk
-    if too_long:
-        got = f"{int(declared):,}" if declared.isdecimal() else f"more than {limit:,}"
-        raise RequestError(
-            f"A request may have at most {limit:,} bytes. Got {got} instead.",
-            status=413,
-            remedy="Send its rows in several requests.",
-        )
-    return bytes(body)
+
+@lru_cache(maxsize=10_000)
+def client_alias(name: bytes) -> str:
+    """Return a client's name as it may be written down: short, and of printable ASCII only."""
+    return quote(name, safe=":;,. /@+=()[]{}!#$&'*?^_`|~<>\"")[:MAXIMUM_CLIENT]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import polars as pl
 from numpy.typing import NDArray
 
@@ -18,6 +19,7 @@ from seatrial.bundle import Bundle, BundleSchema, TrustRoot, load_bundle
 from seatrial.contract.schema import Serving
 from seatrial.errors import BundleError, RequestError, TableError
 from seatrial.features import History, OnlineFeatures
+from seatrial.server.quick import QuickReader
 from seatrial.sources import TYPES
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
@@ -99,6 +101,21 @@ class ServedModel:
         self.versions = versions
         self.schema: BundleSchema = bundle.schema
         self.limits: Serving = bundle.contract.contract.serving
+        self.input_names = [column.name for column in self.schema.inputs]
+        self.key_places = [self.input_names.index(column) for column in self.schema.key]
+        self.sync_within = (
+            None if self.limits.durability == "always" else self.limits.sync_milliseconds / 1000
+        )
+        """Seconds within which the disk has an answer that left; None: it has it before."""
+        self.answer_head = orjson.dumps(
+            {
+                "model_name": bundle.manifest.model,
+                "model_version": bundle.digest,
+                "parameters": {"bundle": bundle.digest},
+            }
+        )[:-1]
+        """How each answer begins (OIP: inference response)."""
+        self.reader = QuickReader(self.schema.inputs, maximum_rows=self.limits.maximum_rows)
         self._types: dict[str, pl.DataType | type[pl.DataType]] = {
             column.name: TYPES[column.type] for column in self.schema.inputs
         }

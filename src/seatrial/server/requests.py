@@ -205,7 +205,7 @@ def _column(rule: InputColumn, tensor: _Tensor | None, rows: int) -> list[Any]:
             f"{tensor.place}.datatype must be {' or '.join(kind.datatypes)}. "
             f"Got {shown(tensor.datatype)} instead."
         )
-    limit = _INTEGERS.get(tensor.datatype)
+    limit = INTEGERS.get(tensor.datatype)
     values = []
     for row, item in enumerate(tensor.data):
         value = None if item is None else kind.read(item)
@@ -221,7 +221,7 @@ def _column(rule: InputColumn, tensor: _Tensor | None, rows: int) -> list[Any]:
     return values
 
 
-_INTEGERS = {"INT32": 2**31, "INT64": 2**63}
+INTEGERS = {"INT32": 2**31, "INT64": 2**63}
 
 
 @dataclass(frozen=True)

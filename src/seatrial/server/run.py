@@ -1,8 +1,6 @@
 """Run the server: one process, one event loop, until it is told to stop.
 
-granian's embedded server is used, because a server of two processes can lose one of them: there is
-no child here that could outlive its parent. The socket is ours: granian's own is shared by port
-(SO_REUSEPORT), so a second server on a port that is taken would quietly get half of its requests.
+A server of two processes can lose one of them: there is no child here that could outlive its parent.
 """
 
 from __future__ import annotations
@@ -12,17 +10,15 @@ import contextlib
 import logging
 import os
 import re
+import resource
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces
-from granian.http import HTTP1Settings
-from granian.server.embed import Server
+import uvloop
 
 from seatrial.bundle import forbid_unpickling, open_trust_root
 from seatrial.bundle.store import find_bundle
@@ -33,14 +29,17 @@ from seatrial.feedback import FeedbackLog, Shipper
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.shipping import feedback_tables
 from seatrial.promotion import read_pointer
+from seatrial.server.batching import Predictor
 from seatrial.server.holder import ModelHolder
 from seatrial.server.http import Application
+from seatrial.server.http1 import BACKLOG, Limits, Listener
+from seatrial.server.metrics import Metrics
 from seatrial.server.model import load_model
 from seatrial.server.service import Service
 from seatrial.workspace import Workspace
 
-HEADER_MILLISECONDS = 10_000
-BACKLOG = 1024
+OTHER_FILES = 200
+SWITCH_SECONDS = 0.0005
 PARENT_SECONDS = 0.5
 _log = logging.getLogger("seatrial.server")
 
@@ -61,8 +60,9 @@ class ServeOptions:
         address_file: File that the server's address is written to while it runs.
         ship_every: Seconds between two rounds of shipping feedback into the tables.
         look_every: Seconds between two looks at the environment.
-        drain: Seconds from SIGTERM to the stop, in which requests are answered and each answer closes its
-            connection: whoever sends requests here has time to learn that they go elsewhere.
+        drain: Seconds from SIGTERM to the stop, in which requests are answered, each answer closes its
+            connection, and the server says that it is not ready: whoever sends requests here has time to
+            learn that they go elsewhere.
         exit_with_parent: Whether to stop when the process that started this one has ended.
     """
 
@@ -96,6 +96,8 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         StoreError: if the store fails.
     """
     forbid_unpickling()
+    # The log's thread gets its turn within half a millisecond, also while the loop is busy.
+    sys.setswitchinterval(SWITCH_SECONDS)
     name = _model_name(options.model)
     log = FeedbackLog(options.log_folder or _default_log_folder(options.workspace, name))
     try:
@@ -113,12 +115,17 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         with _listen(options.host, options.port) as listener:
             shipper.start()
             try:
-                service = Service(holder, log, recent, alone=not options.collect_logs)
-                asyncio.run(_run(options, holder, service, listener, announce))
+                service = _service(holder, log, recent, alone=not options.collect_logs)
+                uvloop.run(_run(options, service, holder, listener, announce))
             finally:
                 shipper.stop()
     finally:
         log.close()
+
+
+def _service(holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool) -> Service:
+    metrics = Metrics()
+    return Service(holder, log, recent, Predictor(log, recent, metrics), metrics, alone=alone)
 
 
 def _model_name(model: str) -> str:
@@ -162,56 +169,41 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Embedded(Server):
-    """granian in this process, on a socket that is already listening."""
-
-    def __init__(self, application: Application, listener: socket.socket) -> None:
-        super().__init__(
-            application,
-            interface=Interfaces.RSGI,
-            backlog=BACKLOG,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(header_read_timeout=HEADER_MILLISECONDS),
-            websockets=False,
-            log_enabled=False,
-        )
-        self._listener = listener
-
-    def _init_shared_socket(self) -> None:
-        # granian closes what it gets, and the listener is closed by whoever opened it.
-        self._shd = SocketHolder(os.dup(self._listener.fileno()), False, BACKLOG)  # type: ignore[call-arg, assignment]
-
-
 async def _run(
     options: ServeOptions,
-    holder: ModelHolder,
     service: Service,
-    listener: socket.socket,
+    holder: ModelHolder,
+    listening: socket.socket,
     announce: Callable[[str], None],
 ) -> None:
-    address = _address(listener)
-
-    def ready() -> None:
-        if options.address_file is not None:
-            _write_address(options.address_file, address)
-        digest = holder.current.digest[:12]
-        announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
-
-    application = Application(service, ready)
-    server = _Embedded(application, listener)
+    address = _address(listening)
+    application = Application(service)
+    listener = Listener(
+        application.handle,
+        application.body_limit,
+        application.too_long,
+        application.malformed,
+        Limits(connections=_most_connections()),
+    )
+    _watch(service, holder, listener)
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
-    def drain() -> None:
-        application.draining = True
-        loop.call_later(options.drain, server.stop)
+    def end(drain: float) -> None:
+        service.draining = listener.draining = True
+        loop.call_later(drain, stop.set)
 
-    loop.add_signal_handler(signal.SIGINT, server.stop)
-    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGINT, end, 0.0)
+    loop.add_signal_handler(signal.SIGTERM, end, options.drain)
     background = [asyncio.create_task(holder.follow(options.look_every))]
     if options.exit_with_parent:
-        background.append(asyncio.create_task(_stop_with_parent(server)))
+        background.append(asyncio.create_task(_stop_with_parent(end)))
+    if options.address_file is not None:
+        _write_address(options.address_file, address)
+    digest = holder.current.digest[:12]
+    announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
     try:
-        await server.serve()
+        await listener.run(listening, stop)
     finally:
         for task in background:
             task.cancel()
@@ -220,12 +212,42 @@ async def _run(
             options.address_file.unlink(missing_ok=True)
 
 
-async def _stop_with_parent(server: Any) -> None:
+def _most_connections() -> int:
+    """As many as there are file descriptors for, with some left for files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return max(min(Limits.connections, soft - OTHER_FILES), 1)
+
+
+def _watch(service: Service, holder: ModelHolder, listener: Listener) -> None:
+    metrics, predictor = service.metrics, service.predictor
+    metrics.watch("connections", "Open connections.", lambda: len(listener.connections))
+    metrics.watch(
+        "waiting_requests", "Predictions asked for and not answered yet.", lambda: predictor.waiting
+    )
+    metrics.watch("shed", "Predictions refused because too many waited.", lambda: predictor.shed, total=True)
+    metrics.watch(
+        "refused_connections", "Connections beyond the limit.", lambda: listener.refused, total=True
+    )
+    metrics.watch("learned_rows", "Outcomes that no table has yet.", lambda: len(holder.learned))
+    metrics.identify(lambda: {"name": holder.name, "bundle": holder.current.digest})
+    log = service.log
+    if log is not None:
+        metrics.watch("log_waiting_records", "Records that wait for the disk.", lambda: log.waiting)
+        metrics.watch("log_segments", "Finished segments not shipped yet.", lambda: len(log.segments()))
+        metrics.watch(
+            "log_unsynced", "Records confirmed and then not synced.", lambda: log.unsynced, total=True
+        )
+
+
+async def _stop_with_parent(end: Callable[[float], None]) -> None:
     parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110 -- the end of a parent is no event of this loop
         await asyncio.sleep(PARENT_SECONDS)
     _log.warning("The process that started the server has ended; the server stops.")
-    server.stop()
+    end(0.0)
 
 
 def _address(listener: socket.socket) -> str:

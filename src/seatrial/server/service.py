@@ -8,37 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import orjson
 
 from seatrial.features.online import to_microseconds
-from seatrial.feedback.ids import new_id
 from seatrial.feedback.log import FeedbackLog
 from seatrial.feedback.recent import Recent, RecentPredictions
-from seatrial.feedback.rows import OutcomeRecord, PredictionRecord
+from seatrial.feedback.rows import OutcomeRecord
+from seatrial.server.answers import Answer
+from seatrial.server.batching import Answered, Predictor, Question
 from seatrial.server.holder import ModelHolder
-from seatrial.server.model import Predicted, ServedModel
+from seatrial.server.metrics import Metrics
+from seatrial.server.model import ServedModel
 from seatrial.server.requests import KINDS, InferRequest, OutcomeItem, parse_feedback, parse_infer
-
-CHUNK_ROWS = 128
-"""Rows that are computed without letting other requests in between."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the server answers.
-
-    Attributes:
-        content: The body, JSON-serializable.
-        status: The HTTP status.
-    """
-
-    content: dict[str, Any]
-    status: int = 200
 
 
 class Service:
@@ -48,15 +33,28 @@ class Service:
         holder: Holds the model that answers.
         log: Where answers and outcomes are written.
         recent: The predictions that outcomes are expected for.
+        predictor: Answers questions.
+        metrics: Counts what became of outcomes.
         alone: Whether no other server answers for this model: a prediction that is not known here may
             be another's.
     """
 
     def __init__(
-        self, holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool = True
+        self,
+        holder: ModelHolder,
+        log: FeedbackLog | None,
+        recent: RecentPredictions,
+        predictor: Predictor,
+        metrics: Metrics,
+        *,
+        alone: bool = True,
     ) -> None:
+        self.metrics = metrics
+        self.predictor = predictor
+        self.draining = False
+        """Whether the server is about to end: it answers still, and is not ready any more."""
         self._holder = holder
-        self._log = log
+        self.log = log
         self._recent = recent
         self._alone = alone
 
@@ -75,9 +73,9 @@ class Service:
         return Answer({"name": "seatrial", "version": version("seatrial"), "extensions": ["feedback"]})
 
     def readiness(self) -> Answer:
-        """Say that requests are answered, and which bundle was refused, if one was."""
-        refusal = self._holder.refusal
-        return Answer({"ready": True, "refused": vars(refusal) if refusal else None})
+        """Say whether requests are answered, and which bundle was refused, if one was."""
+        refusal, ready = self._holder.refusal, not self.draining
+        return Answer({"ready": ready, "refused": vars(refusal) if refusal else None}, 200 if ready else 503)
 
     def describe_model(self) -> Answer:
         """Say what goes into the model and what comes out (OIP: model metadata)."""
@@ -91,9 +89,8 @@ class Service:
                     _described(column.name, column.type, column.required) for column in model.schema.inputs
                 ],
                 "outputs": [
-                    {"name": "probability", "datatype": "FP64", "shape": [-1]},
-                    {"name": "flagged", "datatype": "BOOL", "shape": [-1]},
-                    {"name": "prediction_id", "datatype": "BYTES", "shape": [-1]},
+                    {"name": name, "datatype": datatype.decode(), "shape": [-1]}
+                    for name, datatype in _DATATYPES.items()
                 ],
                 "parameters": {
                     "bundle": model.digest,
@@ -108,22 +105,30 @@ class Service:
             }
         )
 
-    async def infer(self, body: bytes) -> Answer:
-        """Predict the rows of a request, write them down, and answer.
+    def infer(self, body: bytes, client: str | None, told: Callable[[bytes | Exception], None]) -> None:
+        """Predict the rows of a request, and answer once they are written down.
+
+        Args:
+            body: The request (OIP: inference request).
+            client: Who asks.
+            told: Called with the answer's body, or with what was wrong.
 
         Raises:
-            RequestError: if the request is malformed.
-            FeatureError: if a feature cannot be computed for its values.
-            FeedbackError: if the prediction cannot be written down.
+            RequestError: if the request is malformed, or too many wait.
         """
         model = self.model
-        request = parse_infer(body, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
-        predicted = await _predict(model, request.rows)
-        record = _record(model, request, predicted)
-        await asyncio.wrap_future(self._log.append(record.to_bytes()))
-        for known in zip(record.prediction_id, record.key, record.inputs, strict=True):
-            self._recent.add(*known)
-        return Answer(_inference(self.name, request, record))
+        request = model.reader.read(body)
+        if request is None:
+            request = parse_infer(body, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
+
+        def answer(answered: Answered | Exception) -> None:
+            told(
+                answered
+                if isinstance(answered, Exception)
+                else _inference(model.answer_head, request, answered)
+            )
+
+        self.predictor.ask(Question(model, request.rows, request.request_id, client, answer))
 
     async def feedback(self, body: bytes) -> Answer:
         """Take in outcomes, write them down, and say what became of each.
@@ -140,7 +145,8 @@ class Service:
             [self._occurred_at(item, now) for item in items],
             now,
         )
-        await asyncio.wrap_future(self._log.append(record.to_bytes()))
+        if self.log is not None:
+            await asyncio.wrap_future(self.log.append(record.to_bytes()))
         return self._settle(record)
 
     def _occurred_at(self, item: OutcomeItem, now: int) -> int:
@@ -166,6 +172,7 @@ class Service:
             if (recent.value, recent.occurred_at) != before:
                 learned.append(recent)
         self._holder.learned.add(self.model, learned)
+        self.metrics.outcomes.update(result["status"] for result in results)
         return _feedback_answer(self.name, results, alone=self._alone)
 
 
@@ -178,56 +185,22 @@ def _described(name: str, kind: str, required: bool) -> dict[str, Any]:
     }
 
 
-async def _predict(model: ServedModel, rows: list[tuple[Any, ...]]) -> Predicted:
-    if len(rows) <= CHUNK_ROWS:
-        return model.predict(rows)
-    parts = []
-    for first in range(0, len(rows), CHUNK_ROWS):
-        parts.append(model.predict(rows[first : first + CHUNK_ROWS], first=first))
-        await asyncio.sleep(0)
-    return Predicted(
-        np.concatenate([part.features for part in parts]),
-        [instant for part in parts for instant in part.known_at],
-        [value for part in parts for value in part.probability],
-        [value for part in parts for value in part.flagged],
-    )
+def _inference(head: bytes, request: InferRequest, answered: Answered) -> bytes:
+    """Return an answer's body: put together from parts, most of which never change."""
+    parts = [head]
+    if request.request_id is not None:
+        parts += (b',"id":', orjson.dumps(request.request_id))
+    parts.append(b',"outputs":[')
+    shape = b'","shape":[%d],"datatype":"' % len(request.rows)
+    for output in request.outputs:
+        datatype = _DATATYPES[output]
+        parts += (b'{"name":"', output.encode(), shape, datatype, b'","data":')
+        parts += (orjson.dumps(getattr(answered, output)), b"},")
+    parts[-1] = b"}]}"
+    return b"".join(parts)
 
 
-def _record(model: ServedModel, request: InferRequest, predicted: Predicted) -> PredictionRecord:
-    names = [column.name for column in model.schema.inputs]
-    places = [names.index(column) for column in model.schema.key]
-    return PredictionRecord(
-        prediction_id=[new_id() for _ in request.rows],
-        request_id=request.request_id,
-        served_at=time.time_ns() // 1_000,
-        known_at=predicted.known_at,
-        bundle=model.digest,
-        key=[_json([row[place] for place in places]) for row in request.rows],
-        inputs=[_json(dict(zip(names, row, strict=True))) for row in request.rows],
-        features=predicted.features,
-        probability=predicted.probability,
-        flagged=predicted.flagged,
-    )
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _inference(name: str, request: InferRequest, record: PredictionRecord) -> dict[str, Any]:
-    shape = [len(request.rows)]
-    outputs: dict[str, dict[str, Any]] = {
-        "probability": {"datatype": "FP64", "data": record.probability},
-        "flagged": {"datatype": "BOOL", "data": record.flagged},
-        "prediction_id": {"datatype": "BYTES", "data": record.prediction_id},
-    }
-    return {
-        "model_name": name,
-        "model_version": record.bundle,
-        **({"id": request.request_id} if request.request_id is not None else {}),
-        "parameters": {"bundle": record.bundle},
-        "outputs": [{"name": output, "shape": shape, **outputs[output]} for output in request.outputs],
-    }
+_DATATYPES = {"probability": b"FP64", "flagged": b"BOOL", "prediction_id": b"BYTES"}
 
 
 def _feedback_answer(name: str, results: list[dict[str, Any]], *, alone: bool) -> Answer:

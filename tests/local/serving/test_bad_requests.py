@@ -23,9 +23,12 @@ from seatrial.bundle import open_trust_root
 from seatrial.errors import FeatureError, RequestError
 from seatrial.feedback import FeedbackLog
 from seatrial.feedback.recent import RecentPredictions
+from seatrial.server.answers import Answer
+from seatrial.server.batching import Predictor
 from seatrial.server.holder import ModelHolder
+from seatrial.server.metrics import Metrics
 from seatrial.server.model import load_model
-from seatrial.server.service import Answer, Service
+from seatrial.server.service import Service
 
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 GOOD = orjson.loads(orjson.dumps(infer_body([{**row, "wind": 3.5, "passengers": 9} for row in ROWS[:2]])))
@@ -368,7 +371,9 @@ def service(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> I
     trust = open_trust_root(workspace)
     log = FeedbackLog(Path(tmp_path_factory.mktemp("log")))
     model = load_model(workspace, "ferry", trained_ferry.digests[0], trust)
-    yield Service(ModelHolder(workspace, trust, model, None), log, RecentPredictions())
+    recent, metrics = RecentPredictions(), Metrics()
+    predictor = Predictor(log, recent, metrics)
+    yield Service(ModelHolder(workspace, trust, model, None), log, recent, predictor, metrics)
     log.close()
 
 
@@ -377,10 +382,10 @@ def service(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> I
 def test_any_json_is_answered_or_refused(service: Service, body: Any) -> None:
     """Whatever JSON comes: a probability for each row, or an error that is the client's."""
     text = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS) if _fits(body) else b"{"
-    answer = _answer(service.infer(text))
+    answer = _answer(_inferred(service, text))
     if isinstance(answer, str):
         return
-    found = {output["name"]: output["data"] for output in answer.content["outputs"]}
+    found = {output["name"]: output["data"] for output in orjson.loads(answer.content)["outputs"]}
     rows = len(next(iter(found.values())))
     assert all(len(data) == rows for data in found.values())
     assert all(0 <= value <= 1 for value in found.get("probability", []))
@@ -397,6 +402,15 @@ def test_any_feedback_is_taken_or_refused(service: Service, body: Any) -> None:
     text = orjson.dumps(body, option=orjson.OPT_NON_STR_KEYS) if _fits(body) else b"{"
     answer = _answer(service.feedback(text))
     assert isinstance(answer, str) or answer.status in (200, 202, 404)
+
+
+async def _inferred(service: Service, text: bytes) -> Answer:
+    future: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
+    service.infer(text, "a test", future.set_result)
+    answer = await future
+    if isinstance(answer, Exception):
+        raise answer
+    return Answer(answer)
 
 
 def _answer(answering: Coroutine[Any, Any, Answer]) -> Answer | str:

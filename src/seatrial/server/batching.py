@@ -1,0 +1,255 @@
+"""Predictions of many requests at once: one call of the model, one record of the log, one sync.
+
+The requests that arrive while the event loop is at work are answered together when it comes to it:
+under load the batches grow by themselves, and a request that is alone waits for nobody. Nothing is
+answered before the log's record of it is on disk; while the disk is at work, the next batch is computed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+
+from seatrial.errors import FeedbackError, RequestError
+from seatrial.feedback.ids import new_ids
+from seatrial.feedback.log import FeedbackLog
+from seatrial.feedback.recent import RecentPredictions
+from seatrial.feedback.rows import PredictionRecord
+from seatrial.server.metrics import Metrics
+from seatrial.server.model import Predicted, ServedModel
+
+CHUNK_ROWS = 128
+"""Rows that are computed without letting other requests in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What became of a question's rows, once it is on disk.
+
+    Attributes:
+        bundle: Digest of the bundle that answered.
+        prediction_id: An id of ours for each row.
+        probability: Of each row.
+        flagged: Of each row.
+    """
+
+    bundle: str
+    prediction_id: list[str]
+    probability: list[float]
+    flagged: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Rows that a client wants predictions of.
+
+    Attributes:
+        model: The model that answers.
+        rows: The rows, each with a value for every input, in the inputs' order.
+        request_id: The client's own id of the request.
+        client: Who asks, as far as is known.
+        told: Called in the event loop with the answer, or with what was wrong.
+    """
+
+    model: ServedModel
+    rows: list[tuple[Any, ...]]
+    request_id: str | None
+    client: str | None
+    told: Callable[[Answered | Exception], None]
+
+
+class Predictor:
+    """Answers questions in batches. It belongs to one event loop.
+
+    Args:
+        log: Where answers are written before they leave; None: nothing is written.
+        recent: The predictions that outcomes are expected for.
+        metrics: Counts what was answered.
+    """
+
+    def __init__(
+        self,
+        log: FeedbackLog | None,
+        recent: RecentPredictions,
+        metrics: Metrics,
+    ) -> None:
+        self.waiting = 0
+        self.waiting_rows = 0
+        self.shed = 0
+        self._log = log
+        self._recent = recent
+        self._metrics = metrics
+        self._questions: list[Question] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def ask(self, question: Question) -> None:
+        """Take in a question; it is answered by its ``told``.
+
+        Raises:
+            RequestError: with status 429, if too many wait already.
+        """
+        rows, limits = len(question.rows), question.model.limits
+        most_rows = max(limits.maximum_rows, limits.maximum_waiting)
+        if self.waiting and (self.waiting >= limits.maximum_waiting or self.waiting_rows + rows > most_rows):
+            self.shed += 1
+            raise RequestError(
+                f"The server has more to do than it can: {self.waiting:,} requests wait already.",
+                status=429,
+                remedy="Try again in a moment.",
+            )
+        self.waiting += 1
+        self.waiting_rows += rows
+        if not self._questions:
+            asyncio.get_running_loop().call_soon(self._answer_waiting)
+        self._questions.append(question)
+
+    async def predict(
+        self, model: ServedModel, rows: list[tuple[Any, ...]], request_id: str | None, client: str | None
+    ) -> Answered:
+        """Ask, and wait for the answer.
+
+        Raises:
+            RequestError: if the model has no probability for a row, or too many wait already.
+            FeatureError: if a feature cannot be computed for its values.
+            FeedbackError: if the prediction cannot be written down.
+        """
+        future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+
+        def told(answer: Answered | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+        self.ask(Question(model, rows, request_id, client, told))
+        return await future
+
+    def _answer_waiting(self) -> None:
+        questions, self._questions = self._questions, []
+        batch: list[Question] = []
+        rows = 0
+        for question in questions:
+            if len(question.rows) > CHUNK_ROWS:
+                task = asyncio.get_running_loop().create_task(self._answer_large(question))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                continue
+            if batch and (question.model is not batch[0].model or rows + len(question.rows) > CHUNK_ROWS):
+                self._answer(batch)
+                batch, rows = [], 0
+            batch.append(question)
+            rows += len(question.rows)
+        if batch:
+            self._answer(batch)
+
+    def _answer(self, batch: list[Question]) -> None:
+        rows = [row for question in batch for row in question.rows]
+        try:
+            predicted = batch[0].model.predict(rows)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is told to whom it concerns
+            if len(batch) > 1:
+                # Whose rows are at fault is found out one by one; the others are answered.
+                for question in batch:
+                    self._answer([question])
+            else:
+                self._tell(batch[0], error)
+            return
+        self._write(batch, rows, predicted)
+
+    async def _answer_large(self, question: Question) -> None:
+        """Answer many rows part by part, and let others in between."""
+        parts = []
+        try:
+            for first in range(0, len(question.rows), CHUNK_ROWS):
+                parts.append(question.model.predict(question.rows[first : first + CHUNK_ROWS], first=first))
+                await asyncio.sleep(0)
+        except Exception as error:  # noqa: BLE001 -- as above
+            self._tell(question, error)
+            return
+        predicted = Predicted(
+            np.concatenate([part.features for part in parts]),
+            [instant for part in parts for instant in part.known_at],
+            [value for part in parts for value in part.probability],
+            [value for part in parts for value in part.flagged],
+        )
+        self._write([question], question.rows, predicted)
+
+    def _write(self, batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> None:
+        record = _record(batch, rows, predicted)
+        if self._log is None:
+            self._tell_all(batch, record, None)
+            return
+        loop = asyncio.get_running_loop()
+
+        def told(error: FeedbackError | None) -> None:
+            loop.call_soon_threadsafe(self._tell_all, batch, record, error)
+
+        try:
+            self._log.append_and_tell(record.to_bytes(), told, sync_within=batch[0].model.sync_within)
+        except FeedbackError as error:
+            self._tell_all(batch, record, error)
+
+    def _tell_all(self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None) -> None:
+        if error is not None:
+            for question in batch:
+                self._tell(question, error)
+            return
+        for known in zip(record.prediction_id, record.key, record.inputs, strict=True):
+            self._recent.add(*known)
+        self._metrics.batch_rows.observe(len(record.prediction_id))
+        for value in record.probability:
+            self._metrics.probability.observe(value)
+        first = 0
+        for question in batch:
+            end = first + len(question.rows)
+            self._tell(
+                question,
+                Answered(
+                    record.bundle,
+                    record.prediction_id[first:end],
+                    record.probability[first:end],
+                    record.flagged[first:end],
+                ),
+            )
+            first = end
+
+    def _tell(self, question: Question, answer: Answered | Exception) -> None:
+        self.waiting -= 1
+        self.waiting_rows -= len(question.rows)
+        question.told(answer)
+
+
+def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> PredictionRecord:
+    model = batch[0].model
+    names, places = model.input_names, model.key_places
+    request_id: list[str | None] = []
+    client: list[str | None] = []
+    for question in batch:
+        count = len(question.rows)
+        request_id += [question.request_id] * count
+        client += [question.client] * count
+    return PredictionRecord(
+        prediction_id=new_ids(len(rows)),
+        request_id=request_id,
+        client=client,
+        served_at=time.time_ns() // 1_000,
+        known_at=predicted.known_at,
+        bundle=model.digest,
+        key=[_json([row[place] for place in places]) for row in rows],
+        inputs=[_json(dict(zip(names, row, strict=True))) for row in rows],
+        features=predicted.features,
+        probability=predicted.probability,
+        flagged=predicted.flagged,
+    )
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
