@@ -2,8 +2,9 @@
 
 The bytes are parsed by llhttp (``httptools``, the parser of Node.js); what is here decides how long a
 client may take, how much it may send, and how a connection ends. It is our own because a server in
-the same loop costs a fraction of one in threads of its own: there is nothing to hand over. A request is answered through its :class:`Exchange`, at once or later; a
-connection answers one request at a time, and further ones wait unread.
+the same loop costs a fraction of one in threads of its own: there is nothing to hand over. A request
+is answered through its :class:`Exchange`, at once or later; a connection answers one request at a
+time, and further ones wait unread.
 """
 
 from __future__ import annotations
