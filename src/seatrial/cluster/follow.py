@@ -17,7 +17,7 @@ import orjson
 from seatrial.cluster.context import Cluster
 from seatrial.cluster.observe import unhealthy
 from seatrial.cluster.workflow import Attempt, Step, Workflow, read_workflow
-from seatrial.errors import ClusterError, ContractError, RunError, SeatrialError
+from seatrial.errors import ClusterError, ContractError, RunError, SeatrialError, UsageError
 from seatrial.images import PIPELINE_IMAGE
 from seatrial.local_runs import StepEvent
 from seatrial.steps.files import FAILURE, PROGRESS, rebuild_failure
@@ -224,7 +224,7 @@ def failure_of(seen: Followed, cluster: Cluster, run_id: str) -> SeatrialError:
         said = seen.failures.get(step.name)
         if said is not None:
             error = rebuild_failure(said)
-            if isinstance(error, ContractError):
+            if isinstance(error, ContractError | UsageError):
                 error.remedy = (
                     f"{error.remedy} The contract is read from the image {PIPELINE_IMAGE}: after a change, "
                     "build it anew with `make images` and load it with `seatrial up`."
