@@ -14,6 +14,11 @@ import pytest
 
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import BROKEN_PIPE, CTRL_C, OUR_MISTAKE, run
+from seatrial.feedback import FeedbackLog
+from seatrial.feedback.ids import new_id
+from seatrial.feedback.shipping import feedback_tables, ship
+from seatrial.workspace import Workspace
+from support.feedback_records import outcome, prediction
 from support.small_model import CONTRACT, visits, write_csv, write_model
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -256,3 +261,26 @@ def test_json_goes_to_standard_output_alone(cli: Cli, model: Path) -> None:
         parsed: Any = orjson.loads(out)
         assert (code, err) == (0, "")
         assert parsed
+
+
+def test_feedback_is_counted_and_exported(cli: Cli, model: Path, tmp_path: Path) -> None:
+    """``feedback stats`` says how predictions and outcomes fit together, ``export`` writes them joined, once."""
+    workspace = Workspace.open(tmp_path / "workspace")
+    known, open_ = new_id(), new_id()
+    log = FeedbackLog(tmp_path / "log")
+    for record in (prediction(known, open_), outcome(known, 1.0), outcome(new_id(), 0.0)):
+        log.append(record).result()
+    ship(log, feedback_tables(workspace, "visits"))
+    log.close()
+    file = tmp_path / "feedback.parquet"
+
+    code, out, _ = cli("feedback", "stats", model, "-w", workspace.folder, "--json")
+    assert code == 0
+    assert orjson.loads(out) == {"predictions": 2, "outcomes": 2, "joined": 1, "conflicts": 0, "unknown": 1}
+    assert "2 predictions, 1 of them" in cli("feedback", "stats", model, "-w", workspace.folder)[1]
+    assert "2 predictions written" in cli("feedback", "export", model, file, "-w", workspace.folder)[1]
+    rows = pl.read_parquet(file).select("prediction_id", "outcome").rows()
+    assert dict(rows) == {known: 1.0, open_: None}
+    code, _, err = cli("feedback", "export", model, file, "-w", workspace.folder)
+    assert code == 2
+    assert "cannot be written: File exists" in err
