@@ -62,7 +62,7 @@ def test_a_new_model_goes_round_the_loop(
     assert bundle.schema.features.names == ["shop", "<script>", "it's ünïcode: #1"]
 
     began = datetime(2020, 1, 1, tzinfo=UTC)
-    with Server(tmp_path / "workspace", ["--ship-every", "0.2"], {}, "orders") as server:
+    with Server(tmp_path / "workspace", ["--ship-every", "0.2"], {}, model="orders") as server:
         answer = outputs(server.post("/v2/models/orders/infer", example_request(made.proposal)))
         assert 0 < answer["probability"][0] < 1
         outcome = {"prediction_id": answer["prediction_id"][0], "value": 1}

@@ -448,7 +448,7 @@ class Contract(Section):
     )
     triggers: Triggers = Field(Triggers(new_rows=None, every=None), description="What starts a retraining.")
     environments: dict[Name, Environment] = Field(
-        {"local": Environment(promotion="automatic")},
+        {name: Environment(promotion="automatic") for name in ("local", "test")},
         min_length=1,
         description="Where the model is served.",
     )

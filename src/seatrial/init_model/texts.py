@@ -350,6 +350,7 @@ triggers:
 
 environments:
   local: {promotion: automatic}  # a model that passes its gates is served
+  test: {promotion: automatic}  # the same on a cluster
 """)
 FEATURES_PY = Template('''\
 """What is known when a prediction of "$label" is made.
