@@ -52,8 +52,9 @@ browser: setup ## Pages in headless Chromium; skipped where there is none
 test-charts: setup ## The Helm charts, rendered; skipped where there is no helm
 	$(PYTEST) tests/charts
 
+CLUSTER_TESTS ?= tests/cluster
 test-cluster: setup ## The platform on a kind cluster; skipped where there is none
-	$(PYTEST) tests/cluster
+	$(PYTEST) $(CLUSTER_TESTS)
 
 docs: setup ## Write the reference pages anew
 	$(BIN)/python tools/generate_reference.py
