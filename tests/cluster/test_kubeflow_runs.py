@@ -13,7 +13,7 @@ from support.kubeflow import Command, Pipelines, chain
 
 STEPS = 4
 MOST_SECONDS_BETWEEN_STEPS = 15.0
-"""Half as long again as a busy machine of two cores takes; with upstream's settings it is 20 s on a quiet one."""
+"""With upstream's settings it is about 20 s; a machine of two cores that was busy with other tests took 13 s."""
 BAD_ANNOTATION = "workflows.argoproj.io/pod-gc-strategy"
 
 
