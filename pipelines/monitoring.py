@@ -1,5 +1,6 @@
 """Continuous monitoring: what is new, what live traffic shows, and training again when it is due."""
 
+from components.draw.component import draw
 from components.ingest.component import ingest
 from components.monitor.component import monitor
 from components.trigger.component import trigger
@@ -26,7 +27,7 @@ def monitoring(
         start: First instant of the window (included), as an ISO 8601 time.
         environment: The environment that serves.
         as_of: End of the window (not included) and instant of the run; empty for now.
-        draw_drift: Whether evidently draws the drift too, which takes some seconds.
+        draw_drift: Whether evidently draws the drift too, which takes some seconds and decides nothing.
     """
     run = dsl.PIPELINE_JOB_NAME_PLACEHOLDER
     place = {"model": model, "workspace": workspace}
@@ -38,10 +39,11 @@ def monitoring(
         run=run,
         start=start,
         as_of=as_of,
-        draw_drift=draw_drift,
         quarantined=valid.outputs["Output"],
     )
     due = trigger(**place, environment=environment, run=run, as_of=as_of, result=watched.outputs["result"])
     with dsl.If(due.outputs["Output"] == True, name="training is due"):  # noqa: E712 -- a KFP condition
         tested = {name: valid.outputs[name] for name in ("versions", "checks", "profiles")}
         learning(**place, environment=environment, as_of=as_of, **tested)
+    with dsl.If(draw_drift == True, name="the drift is to be drawn"):  # noqa: E712 -- a KFP condition
+        draw(**place, run=run, result=watched.outputs["result"])

@@ -13,11 +13,9 @@ def monitor(
     run: str,
     start: str,
     as_of: str,
-    draw_drift: bool,
     quarantined: int,
     result: dsl.Output[dsl.Artifact],
     page: dsl.Output[dsl.HTML],
-    drift: dsl.Output[dsl.HTML],
     figures: dsl.Output[dsl.Metrics],
 ) -> bool:
     """Judge a window of live traffic against the bundle's own baseline, and live quality by its outcomes.
@@ -29,11 +27,9 @@ def monitor(
         run: Name of the run.
         start: First instant of the window (included), as an ISO 8601 time.
         as_of: End of the window (not included), as an ISO 8601 time; empty for now.
-        draw_drift: Whether evidently draws the drift too.
         quarantined: Rows of the newest data that are in quarantine.
         result: Verdicts, drift column by column, and live quality.
         page: The report.
-        drift: Evidently's drift report of a sample.
         figures: The verdicts' values.
 
     Returns:
@@ -41,8 +37,7 @@ def monitor(
     """
     from seatrial.steps.watching import monitor_model
 
-    paths = (result.path, page.path, drift.path)
-    found = monitor_model(model, workspace, environment, run, start, as_of, *paths, draw_drift=draw_drift)
+    found = monitor_model(model, workspace, environment, run, start, as_of, result.path, page.path)
     for verdict in found.verdicts:
         if verdict.value is not None:
             figures.log_metric(verdict.check, verdict.value)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +45,7 @@ from seatrial.report import drift_key, monitor_key, report_key
 from seatrial.sources import Period, ingest, read_source
 from seatrial.steps.files import read_json
 from seatrial.tables import Tables
+from seatrial.triggers import cool_down_until, trigger_log
 from seatrial.workspace import Workspace
 
 MODEL = "flights"
@@ -61,9 +63,9 @@ ROWS_TOGETHER = 100
 """Flights in a request after the first live month, in which each flight has a request of its own."""
 ASKED_BEFORE = timedelta(hours=2)
 THROTTLE_SECONDS = 0.4
-"""Pause between two slots of traffic while a model is trained: its challenger comes before the month is over."""
-LEARNING = "features"
-"""The first step of training within the monitoring pipeline."""
+"""Pause between two slots of traffic while a model may be trained: its challenger comes before the month is over."""
+DRAWING = "draw"
+"""The step of the monitoring pipeline that comes after training."""
 
 
 @dataclass
@@ -380,28 +382,33 @@ class Demo:
     def _live(self, traffic: Traffic) -> None:
         self._narrator.stage(f"{self._months[0]} arrives as live traffic: a request for each flight")
         traffic.start(self._months[0], 1)
-        for place, name in enumerate(self._months):
+        for name, following in zip_longest(self._months, self._months[1:]):
             month = Month(name)
             with self._stage(f"{name}.live", ""):
+                version = self._feed_weather(following) if following else 0
                 self._end_of(month, traffic.finish())
-            if place + 1 < len(self._months):
+            if following:
                 # Traffic never stops: the next month begins while this one is looked at.
-                self._feed_weather(self._months[place + 1], traffic.url)
-                traffic.start(self._months[place + 1], ROWS_TOGETHER)
+                _wait_for_table(traffic.url, FEED, version)
+                traffic.start(following, ROWS_TOGETHER)
             with self._stage(
                 f"{name}.monitoring", f"{name} is over: take its data in, and look at what was live"
             ):
                 self._look_back(month, traffic)
             self.summary.months.append(month)
 
-    def _feed_weather(self, month: str, url: str = "") -> None:
-        """Bring a month of weather, as its hourly feed would; a request sees none that is later than it."""
+    def _feed_weather(self, month: str) -> int:
+        """Bring a month of weather, as its hourly feed would; a request sees none that is later than it.
+
+        Returns:
+            The version of the table that has it.
+        """
         end = Period.parse(month).end
         ingest(self._loaded, self._workspace, periods=[month], tables=[FEED], until=end)
         validate(self._loaded, self._workspace, as_of=end, tables=[FEED])
         table = Tables(self._workspace, MODEL, "valid").open(FEED)
-        if url and table is not None:
-            _wait_for_table(url, FEED, table.version())
+        assert table is not None
+        return table.version()
 
     def _window(self, month: str) -> tuple[datetime, datetime]:
         """When a month's flights are asked about: from its first departure on, two hours earlier."""
@@ -437,11 +444,14 @@ class Demo:
             time.sleep(0.2)
 
     def _look_back(self, month: Month, traffic: Traffic) -> None:
+        start, end = self._window(month.name)
+        resting = cool_down_until(self._loaded.contract.triggers, trigger_log(self._workspace, MODEL))
+        may_train = resting is None or resting <= end
+
         def tell(event: StepEvent) -> None:
-            traffic.is_throttled |= event.step == LEARNING
+            traffic.is_throttled = may_train and event.step != DRAWING
             self._narrator.event(event)
 
-        start, _ = self._window(month.name)
         before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
         first = month.name == self._months[0]
         run = self._pipeline("monitoring", month.name, tell, start=start.isoformat(), draw_drift=first)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,11 +124,7 @@ def register(
             return known
         run = client.create_run(_experiment(client, workspace, name), run_name=bundle.manifest.run, tags=tags)
         run_id = run.info.run_id
-        for key, value in parameters.items():
-            client.log_param(run_id, key, str(value)[:500])
-        for key, value in metrics.items():
-            if math.isfinite(value):
-                client.log_metric(run_id, key, value)
+        _log_figures(client, run_id, parameters, metrics)
         _log_files(client, run_id, bundle, figures)
         client.set_terminated(run_id)
         version = client.create_model_version(
@@ -156,6 +153,20 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _log_figures(
+    client: MlflowClient, run_id: str, parameters: dict[str, Any], metrics: dict[str, float]
+) -> None:
+    """Write a run's parameters and metrics in one call, which is one transaction."""
+    from mlflow.entities import Metric, Param
+
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(key, value, now, 0) for key, value in metrics.items() if math.isfinite(value)],
+        params=[Param(key, str(value)[:500]) for key, value in parameters.items()],
+    )
 
 
 def _log_files(client: MlflowClient, run_id: str, bundle: Bundle, figures: dict[str, bytes]) -> None:

@@ -133,7 +133,7 @@ def decide(
         StoreError: if the log cannot be read.
     """
     last = log.last()
-    until = _fired_at(last) + rules.cool_down if last else None
+    until = _cool_down_until(rules, last)
     looked_at = tuple(_look(rules, result, champion, new_rows, as_of))
     asked = any(rule.fires for rule in looked_at)
     cooling = until is not None and as_of < until
@@ -212,6 +212,19 @@ def unfinished(log: RecordLog) -> Record | None:
 
 def _ends(log: RecordLog, record: Record) -> str:
     return f"{log.prefix}-ends/{record.number:010d}"
+
+
+def cool_down_until(rules: Triggers, log: RecordLog) -> datetime | None:
+    """Return the first instant at which a run may start again; None before the first one.
+
+    Raises:
+        StoreError: if the log cannot be read.
+    """
+    return _cool_down_until(rules, log.last())
+
+
+def _cool_down_until(rules: Triggers, last: Record | None) -> datetime | None:
+    return _fired_at(last) + rules.cool_down if last else None
 
 
 def _fired_at(record: Record) -> datetime:

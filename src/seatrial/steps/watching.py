@@ -21,8 +21,6 @@ from seatrial.tables import Tables
 from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
 from seatrial.workspace import Workspace
 
-_NOT_DRAWN = "<!doctype html><meta charset='utf-8'><title>Drift</title><p>This run was not asked to draw the drift.</p>"
-
 
 @reported
 def monitor_model(
@@ -34,11 +32,8 @@ def monitor_model(
     end: str,
     result_out: str,
     report_out: str,
-    drift_report_out: str,
-    *,
-    draw_drift: bool = True,
 ) -> MonitorResult:
-    """Judge a window of live traffic, and draw it.
+    """Judge a window of live traffic.
 
     Args:
         model: The model's name or folder.
@@ -49,8 +44,6 @@ def monitor_model(
         end: The first instant after it (not included); empty: now.
         result_out: Path for the result, as JSON.
         report_out: Path for the report, as HTML.
-        drift_report_out: Path for evidently's report, as HTML.
-        draw_drift: Whether evidently draws its report; without it the page says that it was not asked to.
 
     Returns:
         The verdicts and what they rest on.
@@ -75,14 +68,34 @@ def monitor_model(
     write_json(result_out, result.model_dump(mode="json"))
     _say(result)
     _write_page(loaded, place, environment, run, result, report_out)
-    if not draw_drift:
-        Path(drift_report_out).write_text(_NOT_DRAWN, encoding="utf-8")
-    else:
-        from seatrial.monitoring.evidently_report import write_drift_report
-
-        write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)
-        place.put(drift_key(name, run), Path(drift_report_out).read_bytes())
     return result
+
+
+@reported
+def draw_drift(model: str, workspace: str, run: str, result_in: str, drift_report_out: str) -> None:
+    """Draw the drift of a window that was judged, with evidently.
+
+    It is a step of its own because it takes ten times as long as the verdict, which a retraining waits for.
+
+    Args:
+        model: The model's name or folder.
+        workspace: Address of the workspace.
+        run: Name of the run.
+        result_in: Path of the monitor's result, which names window and bundle.
+        drift_report_out: Path for evidently's report, as HTML.
+
+    Raises:
+        SeatrialError: if the bundle or the feedback tables cannot be read.
+    """
+    from seatrial.monitoring.evidently_report import write_drift_report
+
+    loaded, place = check_model(model), Workspace.open(workspace)
+    name = loaded.contract.name
+    result = MonitorResult.model_validate(read_json(result_in))
+    bundle = load_bundle(place, result.bundle, open_trust_root(place))
+    joined = join_outcomes(place, name, start=result.start, end=result.end)
+    write_drift_report(bundle, joined, Path(drift_report_out), seed=loaded.contract.tuning.seed)
+    place.put(drift_key(name, run), Path(drift_report_out).read_bytes())
 
 
 def _say(result: MonitorResult) -> None:

@@ -114,4 +114,4 @@ def test_the_monitor_has_judged_the_window(loop: Loop, live: dict[str, ReplayRes
     assert result["rows"] == sum(live["first"].bundles.values())
     assert result["outcomes"] > 1_000
     assert 0.5 < result["quality"]["roc_auc"]["value"] < 1
-    assert (folder / "monitor" / "drift").read_text().lstrip().lower().startswith("<")
+    assert (folder / "draw" / "drift").read_text().lstrip().lower().startswith("<")
