@@ -108,7 +108,7 @@ def test_damage_stays_to_be_looked_at(
     log.append(prediction(names[1])).result()
     log.close()
     (whole,) = (tmp_path / "other").glob("*.segment")
-    segment.write_bytes(segment.read_bytes() + b"damage" + whole.read_bytes())
+    segment.write_bytes(segment.read_bytes().rstrip(b"\0") + b"damage" + whole.read_bytes())
     age(gone, A_WHILE)
 
     damaged = ship_left_behind(living, tables).damaged

@@ -18,7 +18,7 @@ from seatrial.feedback import log as log_module
 from seatrial.feedback.log import FeedbackLog
 from seatrial.feedback.segments import frame, scan
 
-CALLS = ("open", "write", "fdatasync", "fsync")
+CALLS = ("open", "pwrite", "ftruncate", "fdatasync", "fsync")
 
 
 @pytest.fixture
@@ -46,13 +46,14 @@ def test_write_comes_before_sync_and_sync_before_confirmation(
 ) -> None:
     """The confirmation comes after fdatasync of the file, and after fsync of the folder of a new file."""
     events: list[str] = []
-    for name in ("write", "fdatasync", "fsync"):
-        monkeypatch.setattr(os, name, _noting(events, name, getattr(os, name)))
     log = FeedbackLog(folder)
+    for name in ("pwrite", "fdatasync", "fsync"):
+        monkeypatch.setattr(os, name, _noting(events, name, getattr(os, name)))
     done = log.append(b"{}")
     done.add_done_callback(lambda _: events.append("confirmed"))
     done.result()
-    assert events == ["fsync", "write", "fdatasync", "confirmed"]
+    room, record = "pwrite", "pwrite"
+    assert events == ["fsync", room, record, "fdatasync", "confirmed"]
     log.close()
 
 
@@ -131,6 +132,41 @@ def test_segments_are_sealed_by_size_and_at_the_end(folder: Path) -> None:
         assert orjson.loads(seal) == {"sealed": len(records)}
 
 
+def test_sealed_segment_has_no_room_left(folder: Path) -> None:
+    """The zeros ahead of the records go with the seal: a sealed segment is its records and nothing more."""
+    log = FeedbackLog(folder)
+    log.append(b"{}").result()
+    (path,) = folder.glob("*.segment")
+    ahead = path.stat().st_size
+    log.close()
+    found = scan(path.read_bytes())
+    assert ahead > path.stat().st_size == sum(len(frame(payload)) for payload in found.payloads)
+
+
+def test_disk_without_room_ahead_takes_the_record(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the disk has room for a record and for no zeros ahead of it, the record is taken."""
+    real = os.pwrite
+
+    def small(descriptor: int, content: bytes, place: int) -> int:
+        if place + len(content) > 200:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(descriptor, content, place)
+
+    monkeypatch.setattr(os, "pwrite", small)
+    log = FeedbackLog(folder)
+    said = []
+    for number in range(20):
+        try:
+            log.append(b'{"n":%03d}' % number).result()
+        except FeedbackError:
+            said.append(False)
+        else:
+            said.append(True)
+    log.close()
+    assert said.count(True) > 2
+    assert stored(folder) == [b'{"n":%03d}' % number for number, ok in enumerate(said) if ok]
+
+
 def test_segment_being_written_is_not_listed(folder: Path) -> None:
     """Only segments that nobody writes to any more are given to the shipper."""
     log = FeedbackLog(folder)
@@ -174,9 +210,10 @@ class Faulty:
             if self.calls != self._fail_at:
                 return real(*arguments)
             self.failed = name
-            if name == "write":
+            if name == "pwrite":
                 # Half of it reaches the file before the disk is full.
-                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])  # type: ignore[arg-type, call-overload]
+                descriptor, content, place = arguments
+                real(descriptor, bytes(content)[: len(content) // 2], place)  # type: ignore[arg-type, call-overload]
             raise OSError(self._number, os.strerror(self._number))
 
         return call
@@ -234,9 +271,9 @@ def test_interval_confirms_first_and_syncs_in_time(folder: Path, monkeypatch: py
     """With an interval a record is confirmed once it is written, and synced when the interval is over."""
     events: list[str] = []
     synced = threading.Event()
-    for name in ("write", "fdatasync"):
-        monkeypatch.setattr(os, name, _noting(events, name, getattr(os, name)))
     log = FeedbackLog(folder)
+    for name in ("pwrite", "fdatasync"):
+        monkeypatch.setattr(os, name, _noting(events, name, getattr(os, name)))
     confirmed = threading.Event()
 
     def done(error: FeedbackError | None) -> None:
@@ -251,7 +288,7 @@ def test_interval_confirms_first_and_syncs_in_time(folder: Path, monkeypatch: py
     while "fdatasync" not in events:
         assert time.monotonic() < deadline
         synced.wait(0.01)
-    assert events == ["write", "confirmed", "fdatasync"]
+    assert events == ["pwrite", "pwrite", "confirmed", "fdatasync"]
     log.close()
     assert log.unsynced == 0
 

@@ -12,6 +12,10 @@ Where the contract prefers speed (``durability: interval``), a record is confirm
 system has it, and the disk has it at most so many milliseconds later: a killed process loses nothing,
 a killed machine what was confirmed since. What such a late sync failed for is counted.
 
+A segment has room ahead of its records: zeros that were written before. A record then takes the place
+of bytes that the file has already, so the disk keeps the record alone and not the file's new length
+too, which takes half of the time (measured on ext4).
+
 Segments are called ``EPOCH-NUMBER.segment``. An epoch is one opening of the log, a UUIDv7, so names
 sort by time and never come again, even if the folder was emptied in between.
 """
@@ -23,6 +27,7 @@ import fcntl
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -40,6 +45,8 @@ from seatrial.feedback.segments import MAXIMUM_PAYLOAD, frame
 SEGMENT_BYTES = 8 * 1024 * 1024
 WAITING_RECORDS = 2_000
 BATCH_BYTES = 4 * 1024 * 1024
+ROOM_BYTES = 128 * 1024
+"""Room that a segment gets ahead of its records, at a time."""
 LOCK = "lock"
 LOCK_ATTEMPTS = 5
 _NAME = re.compile(r"^([0-9a-f-]{36})-(\d{8})\.segment$")
@@ -65,6 +72,7 @@ class _Open:
     descriptor: int
     segment: Segment
     size: int = 0
+    room: int = 0
     records: int = 0
     late: int = 0
 
@@ -246,7 +254,7 @@ class FeedbackLog:
     def _begin(self) -> _Open:
         self._number += 1
         path = self.folder / f"{self._epoch}-{self._number:08d}.segment"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         begun = _Open(descriptor, Segment(self._epoch, self._number, path))
         try:
             _sync_folder(self.folder)
@@ -257,9 +265,10 @@ class FeedbackLog:
         return begun
 
     def _append(self, file: _Open, content: bytes, records: int, sync_within: float | None = None) -> None:
-        left = memoryview(content)
-        while left:
-            left = left[os.write(file.descriptor, left) :]
+        end = file.size + len(content)
+        if end > file.room:
+            _make_room(file, end)
+        _write_at(file.descriptor, content, file.size)
         if sync_within is None:
             os.fdatasync(file.descriptor)
             file.late = 0
@@ -308,6 +317,8 @@ class FeedbackLog:
         late = file.late
         # The seal only tells a finished segment from a torn one; the records are safe without it.
         with contextlib.suppress(OSError):
+            os.ftruncate(file.descriptor, file.size)
+            file.room = sys.maxsize
             self._append(file, frame(orjson.dumps({"sealed": file.records})), 0)
         # Where the seal could not be synced, neither could what was confirmed without a sync.
         self.unsynced += late if file.late else 0
@@ -316,6 +327,24 @@ class FeedbackLog:
     def _finish(self, file: _Open) -> None:
         os.close(file.descriptor)
         self._finished = file.segment.number
+
+
+def _make_room(file: _Open, end: int) -> None:
+    """Write zeros after what will be written up to ``end``; a full disk may have room for a record only."""
+    room = end + ROOM_BYTES
+    try:
+        _write_at(file.descriptor, bytes(room - file.size), file.size)
+    except OSError:
+        room = sys.maxsize
+        os.ftruncate(file.descriptor, file.size)
+    file.room = room
+
+
+def _write_at(descriptor: int, content: bytes, place: int) -> None:
+    left = memoryview(content)
+    while left:
+        written = os.pwrite(descriptor, left, place)
+        left, place = left[written:], place + written
 
 
 def _soonest(works: Iterable[_Work]) -> float | None:

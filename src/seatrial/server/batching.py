@@ -1,7 +1,8 @@
 """Predictions of many requests at once: one call of the model, one record of the log, one sync.
 
-The requests that arrive while the event loop is at work are answered together when it comes to it:
-under load the batches grow by themselves, and a request that is alone waits for nobody. Nothing is
+The requests that arrive while the event loop is at work are answered together, once a turn of the loop
+has brought no more: under load the batches grow by themselves, and a request that is alone waits for one
+empty turn. Nothing is
 answered before the log's record of it is on disk; while the disk is at work, the next batch is computed.
 """
 
@@ -86,6 +87,7 @@ class Predictor:
         self._recent = recent
         self._metrics = metrics
         self._questions: list[Question] = []
+        self._seen = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def ask(self, question: Question) -> None:
@@ -133,6 +135,11 @@ class Predictor:
         return await future
 
     def _answer_waiting(self) -> None:
+        if self._seen < len(self._questions) < CHUNK_ROWS:
+            self._seen = len(self._questions)
+            asyncio.get_running_loop().call_soon(self._answer_waiting)
+            return
+        self._seen = 0
         questions, self._questions = self._questions, []
         batch: list[Question] = []
         rows = 0
