@@ -18,6 +18,7 @@ def prediction(*ids: str, known_at: int | None = NOW) -> bytes:
         request_id=["the client's own"] * count,
         client=["10.0.0.7"] * count,
         served_at=NOW,
+        latency_microseconds=[250] * count,
         known_at=[known_at] * count,
         bundle="d" * 64,
         key=['["a"]'] * count,

@@ -15,7 +15,7 @@ import pytest
 
 from seatrial.errors import FeedbackError
 from seatrial.feedback import log as log_module
-from seatrial.feedback.log import FeedbackLog
+from seatrial.feedback.log import FeedbackLog, Terms
 from seatrial.feedback.segments import frame, scan
 
 CALLS = ("open", "pwrite", "ftruncate", "fdatasync", "fsync")
@@ -281,7 +281,7 @@ def test_interval_confirms_first_and_syncs_in_time(folder: Path, monkeypatch: py
         events.append("confirmed")
         confirmed.set()
 
-    log.append_and_tell(b"{}", done, sync_within=0.05)
+    log.append_and_tell(b"{}", done, Terms(sync_within=0.05))
     assert confirmed.wait(5)
     assert stored(folder) == [b"{}"]
     deadline = time.monotonic() + 5
@@ -300,7 +300,7 @@ def test_one_careful_record_makes_its_whole_group_careful(
     syncs: list[str] = []
     log = FeedbackLog(folder)
     monkeypatch.setattr(os, "fdatasync", _noting(syncs, "fdatasync", os.fdatasync))
-    log.append_and_tell(b"{}", lambda _: None, sync_within=60.0)
+    log.append_and_tell(b"{}", lambda _: None, Terms(sync_within=60.0))
     log.append(b"{}").result()
     assert syncs
     log.close()
@@ -316,7 +316,7 @@ def test_late_sync_that_fails_is_counted(folder: Path, monkeypatch: pytest.Monke
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fdatasync", fail)
         confirmed = threading.Event()
-        log.append_and_tell(b'{"n":1}', lambda _: confirmed.set(), sync_within=0.01)
+        log.append_and_tell(b'{"n":1}', lambda _: confirmed.set(), Terms(sync_within=0.01))
         assert confirmed.wait(5)
         deadline = time.monotonic() + 5
         while not log.unsynced:
@@ -326,3 +326,53 @@ def test_late_sync_that_fails_is_counted(folder: Path, monkeypatch: pytest.Monke
     log.close()
     assert log.unsynced == 1
     assert len(list(folder.glob("*.segment"))) == 2
+
+
+def test_full_log_keeps_the_oldest_and_takes_more_when_some_is_shipped(folder: Path) -> None:
+    """A folder holds at most so many bytes, also after a restart; what is refused leaves no trace."""
+    terms = Terms(maximum_bytes=1_000)
+    payloads = [b'{"n":%03d,"x":"%s"}' % (number, b"x" * 80) for number in range(30)]
+
+    def append(log: FeedbackLog, numbers: range) -> list[int]:
+        taken = []
+        for number in numbers:
+            with suppress(FeedbackError):
+                log.append(payloads[number], terms).result()
+                taken.append(number)
+        return taken
+
+    log = FeedbackLog(folder, segment_bytes=300)
+    taken = append(log, range(10))
+    with pytest.raises(
+        FeedbackError, match=r"is full: it may hold 1,000 bytes \(feedback.maximum_log_bytes\)"
+    ):
+        log.append(payloads[20], terms)
+    log.close()
+    log = FeedbackLog(folder, segment_bytes=300)
+    assert append(log, range(10, 12)) == []
+    size = sum(path.stat().st_size for path in folder.glob("*.segment"))
+    assert log.held_bytes == size <= 1_100  # The seals are beyond the bound.
+    (gone, *_) = log.segments()
+    log.release(gone, keep=False)
+    assert log.held_bytes < size
+    later = append(log, range(12, 30))
+    log.close()
+    assert taken == list(range(len(taken)))
+    assert 0 < len(later) < 18
+    assert stored(folder) == [payloads[number] for number in [*taken, *later]][-len(stored(folder)) :]
+    assert len(stored(folder)) < len(taken) + len(later)
+
+
+def test_age_of_what_waits_is_told(folder: Path) -> None:
+    """The oldest finished segment says since when nothing was shipped; without one it is 0."""
+    log = FeedbackLog(folder)
+    assert log.unshipped_seconds == 0
+    log.append(b"{}").result()
+    log.seal()
+    (segment,) = log.segments()
+    then = time.time() - 1_000
+    os.utime(segment.path, (then, then))
+    assert 1_000 <= log.unshipped_seconds < 2_000
+    os.utime(segment.path, (then + 10_000, then + 10_000))  # The clock went back since.
+    assert log.unshipped_seconds == 0
+    log.close()

@@ -386,6 +386,22 @@ class Serving(Section):
     )
 
 
+class Feedback(Section):
+    """What is kept of predictions and outcomes, and for how long."""
+
+    maximum_log_bytes: int = Field(
+        1_000_000_000,
+        ge=100_000,
+        description="Most bytes that a server's log may hold on its disk, while the tables cannot be written; "
+        "the oldest records stay.",
+    )
+    when_full: Literal["refuse", "shed"] = Field(
+        "refuse",
+        description="When that many are there, or the disk takes no more: `refuse` answers 503, `shed` answers "
+        "predictions without recording them, and counts them. Outcomes are refused.",
+    )
+
+
 class Monitoring(Section):
     """What is watched in live traffic, against the bundle's own baseline."""
 
@@ -443,6 +459,9 @@ class Contract(Section):
     slices: list[str] = Field([], description="Inputs or features by whose values quality is shown.")
     gates: Gates = Field(description="What a model must pass before it may serve.")
     serving: Serving = Field(Serving(), description="How the model is served.")
+    feedback: Feedback = Field(
+        Feedback(), description="What is kept of predictions and outcomes, and for how long."
+    )
     monitoring: Monitoring = Field(
         Monitoring(), description="What is watched in live traffic, against the bundle's own baseline."
     )

@@ -16,6 +16,9 @@ A segment has room ahead of its records: zeros that were written before. A recor
 of bytes that the file has already, so the disk keeps the record alone and not the file's new length
 too, which takes half of the time (measured on ext4).
 
+A store that is away for long lets segments gather. Whoever writes says how many bytes the folder may hold
+at most; a record beyond that is refused, and the oldest stay.
+
 Segments are called ``EPOCH-NUMBER.segment``. An epoch is one opening of the log, a UUIDv7, so names
 sort by time and never come again, even if the folder was emptied in between.
 """
@@ -40,7 +43,7 @@ import orjson
 
 from seatrial.errors import FeedbackError
 from seatrial.feedback.ids import new_id
-from seatrial.feedback.segments import MAXIMUM_PAYLOAD, frame
+from seatrial.feedback.segments import HEADER, MAXIMUM_PAYLOAD, frame
 
 SEGMENT_BYTES = 8 * 1024 * 1024
 WAITING_RECORDS = 2_000
@@ -48,6 +51,7 @@ BATCH_BYTES = 4 * 1024 * 1024
 ROOM_BYTES = 128 * 1024
 """Room that a segment gets ahead of its records, at a time."""
 LOCK = "lock"
+DAMAGED = ".damaged"
 LOCK_ATTEMPTS = 5
 _NAME = re.compile(r"^([0-9a-f-]{36})-(\d{8})\.segment$")
 
@@ -81,11 +85,28 @@ Told = Callable[[FeedbackError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """On what terms a record is written.
+
+    Attributes:
+        sync_within: None confirms the record once the disk has it; else it is confirmed when the
+            operating system has it, and the disk has it at most so many seconds later.
+        maximum_bytes: Most bytes that the folder may hold with this record; None: as many as the disk takes.
+    """
+
+    sync_within: float | None = None
+    maximum_bytes: int | None = None
+
+
+DURABLE = Terms()
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
     kind: Literal["record", "seal", "stop"]
     payload: bytes
     done: Told
-    sync_within: float | None = None
+    terms: Terms = DURABLE
 
 
 class FeedbackLog:
@@ -119,6 +140,7 @@ class FeedbackLog:
         self._closed = False
         self._gate = threading.Lock()
         self._lock = _lock(folder)
+        self._held = sum(path.stat().st_size for path in folder.iterdir() if _is_held(path))
         self._queue: queue.SimpleQueue[_Work] = queue.SimpleQueue()
         self._most_waiting = waiting
         self._writer = threading.Thread(target=self._write_all, name="feedback-log", daemon=True)
@@ -129,19 +151,33 @@ class FeedbackLog:
         """Records that wait for the disk."""
         return self._queue.qsize()
 
-    def append(self, payload: bytes) -> Future[None]:
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the records that wait to be shipped, damaged segments included."""
+        return self._held
+
+    @property
+    def unshipped_seconds(self) -> float:
+        """Age of the oldest finished segment that is not shipped yet; 0 if there is none."""
+        with contextlib.suppress(FileNotFoundError):  # It was shipped meanwhile.
+            oldest = min((segment.path.stat().st_mtime for segment in self.segments()), default=None)
+            return 0.0 if oldest is None else max(time.time() - oldest, 0.0)
+        return 0.0
+
+    def append(self, payload: bytes, terms: Terms = DURABLE) -> Future[None]:
         """Write a record.
 
         Args:
             payload: JSON text.
+            terms: On what terms.
 
         Returns:
             A future that completes when the record is on disk, and fails with a FeedbackError if
             it could not be written.
 
         Raises:
-            FeedbackError: if too many records wait already, the record is too large, or the log
-                is closed.
+            FeedbackError: if too many records wait already, the folder holds too many bytes, the record is
+                too large, or the log is closed.
         """
         future: Future[None] = Future()
 
@@ -150,18 +186,17 @@ class FeedbackLog:
             if future.set_running_or_notify_cancel():
                 future.set_result(None) if error is None else future.set_exception(error)
 
-        self.append_and_tell(payload, done)
+        self.append_and_tell(payload, done, terms)
         return future
 
-    def append_and_tell(self, payload: bytes, done: Told, *, sync_within: float | None = None) -> None:
+    def append_and_tell(self, payload: bytes, done: Told, terms: Terms = DURABLE) -> None:
         """Write a record as :meth:`append` does, and call ``done`` when it is on disk.
 
         Args:
             payload: JSON text.
             done: Called in the log's own thread, with the error if it could not be written. It must
                 return at once.
-            sync_within: None confirms the record once the disk has it; else it is confirmed when the
-                operating system has it, and the disk has it at most so many seconds later.
+            terms: On what terms.
 
         Raises:
             FeedbackError: as :meth:`append` does.
@@ -178,7 +213,15 @@ class FeedbackLog:
                     "The feedback log has too many records waiting for the disk.",
                     remedy="Try again in a moment.",
                 )
-            self._queue.put(_Work("record", payload, done, sync_within))
+            size = HEADER.size + len(payload)
+            if terms.maximum_bytes is not None and self._held + size > terms.maximum_bytes:
+                raise FeedbackError(
+                    f"The feedback log in {self.folder} is full: it may hold {terms.maximum_bytes:,} bytes "
+                    f"(feedback.maximum_log_bytes), and holds {self._held:,} that no table has yet.",
+                    remedy="See to it that the tables can be written; the server says why they cannot.",
+                )
+            self._held += size
+            self._queue.put(_Work("record", payload, done, terms))
 
     def seal(self) -> None:
         """Close the segment that is being written, so that it can be shipped; wait until it is."""
@@ -199,6 +242,28 @@ class FeedbackLog:
         finished = self._finished
         found = (_segment(path) for path in self.folder.iterdir())
         return sorted(s for s in found if s is not None and (s.epoch != self._epoch or s.number <= finished))
+
+    def release(self, segment: Segment, *, keep: bool) -> None:
+        """Delete a segment whose records are in the tables.
+
+        Args:
+            segment: The segment, as :meth:`segments` gave it.
+            keep: Whether to keep the file, as ``*.damaged``, for a person to look at.
+
+        Raises:
+            OSError: if the file cannot be deleted or renamed.
+        """
+        if keep:
+            # Its name is no segment's any more.
+            segment.path.rename(segment.path.with_suffix(DAMAGED))
+            return
+        size = segment.path.stat().st_size
+        segment.path.unlink()
+        self._hold(-size)
+
+    def _hold(self, more: int) -> None:
+        with self._gate:
+            self._held = max(self._held + more, 0)
 
     def _order(self, kind: Literal["seal", "stop"]) -> None:
         done = threading.Event()
@@ -243,6 +308,7 @@ class FeedbackLog:
             self._append(self._open, content, len(works), _soonest(works))
         except OSError as error:
             self._abandon()
+            self._hold(-sum(HEADER.size + len(work.payload) for work in works))
             reason = FeedbackError(
                 f"The feedback log in {self.folder} cannot be written: {error.strerror or error}.",
                 remedy="Nothing was answered that is not in the log. Free some space, then try again.",
@@ -319,7 +385,9 @@ class FeedbackLog:
         with contextlib.suppress(OSError):
             os.ftruncate(file.descriptor, file.size)
             file.room = sys.maxsize
-            self._append(file, frame(orjson.dumps({"sealed": file.records})), 0)
+            seal = frame(orjson.dumps({"sealed": file.records}))
+            self._append(file, seal, 0)
+            self._hold(len(seal))
         # Where the seal could not be synced, neither could what was confirmed without a sync.
         self.unsynced += late if file.late else 0
         self._finish(file)
@@ -349,7 +417,7 @@ def _write_at(descriptor: int, content: bytes, place: int) -> None:
 
 def _soonest(works: Iterable[_Work]) -> float | None:
     """Return within which time the disk must have all of these; None: before anybody is told."""
-    found = [work.sync_within for work in works if work.sync_within is not None]
+    found = [work.terms.sync_within for work in works if work.terms.sync_within is not None]
     return min(found) if len(found) == len(list(works)) else None
 
 
@@ -361,6 +429,10 @@ def _complete(works: Iterable[_Work], error: FeedbackError | None) -> None:
 def _segment(path: Path) -> Segment | None:
     found = _NAME.match(path.name)
     return Segment(found[1], int(found[2]), path) if found else None
+
+
+def _is_held(path: Path) -> bool:
+    return path.suffix == DAMAGED or _segment(path) is not None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -25,6 +25,7 @@ PREDICTIONS = pl.Schema(
         "request_id": pl.String(),
         "client": pl.String(),
         "served_at": _INSTANT,
+        "latency_microseconds": pl.Int64(),
         "known_at": _INSTANT,
         "bundle": pl.String(),
         "key": pl.String(),
@@ -53,6 +54,7 @@ class PredictionRecord:
         request_id: The client's own id of the request that each row came with.
         client: Who asked for each row, as far as is known.
         served_at: When it was answered, by the wall clock.
+        latency_microseconds: Of each row: from its request's arrival until its record was made.
         known_at: The instant that each row is predicted at, where the model has one.
         bundle: Digest of the bundle that answered.
         key: Each row's key columns, a JSON list as text.
@@ -66,6 +68,7 @@ class PredictionRecord:
     request_id: list[str | None]
     client: list[str | None]
     served_at: int
+    latency_microseconds: list[int]
     known_at: list[int | None]
     bundle: str
     key: list[str]

@@ -23,7 +23,7 @@ from pathlib import Path
 import polars as pl
 
 from seatrial.errors import FeedbackError, SeatrialError
-from seatrial.feedback.log import LOCK, FeedbackLog, Segment
+from seatrial.feedback.log import DAMAGED, LOCK, FeedbackLog, Segment
 from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.tables import Tables
@@ -32,7 +32,6 @@ from seatrial.workspace import Workspace
 LAYER = "feedback"
 COMMIT_BYTES = 64 * 1024 * 1024
 LONGEST_WAIT = 60.0
-DAMAGED = ".damaged"
 LEFT_AFTER_SECONDS = 60.0
 """A log that nobody has touched for so long is left behind; a server that crashed is back before."""
 
@@ -84,7 +83,7 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
             # The tables' files are not synced when they are committed; the segments are, and go only after.
             os.sync()
             for one in read:
-                _dispose(one)
+                log.release(one.segment, keep=one.damaged > 0)
             segments += len(read)
             damaged += sum(one.damaged for one in read)
     return Shipped(segments, damaged)
@@ -177,15 +176,6 @@ def _append(tables: Tables, table: str, stream: str, read: list[_Read]) -> None:
         tables.append(
             table, pl.concat(frames), stream=stream, position=position, facts={"source": "feedback log"}
         )
-
-
-def _dispose(read: _Read) -> None:
-    path: Path = read.segment.path
-    if read.damaged:
-        # Kept for a person to look at; its name is no segment's any more.
-        path.rename(path.with_suffix(DAMAGED))
-    else:
-        path.unlink()
 
 
 class Shipper:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class Question:
         request_id: The client's own id of the request.
         client: Who asks, as far as is known.
         told: Called in the event loop with the answer, or with what was wrong.
+        started: When the request was whole, by ``time.perf_counter``.
     """
 
     model: ServedModel
@@ -63,6 +64,7 @@ class Question:
     request_id: str | None
     client: str | None
     told: Callable[[Answered | Exception], None]
+    started: float = field(default_factory=time.perf_counter)
 
 
 class Predictor:
@@ -83,6 +85,8 @@ class Predictor:
         self.waiting = 0
         self.waiting_rows = 0
         self.shed = 0
+        self.unrecorded = 0
+        """Rows that were answered and not written down, as the contract wants it when the log is full."""
         self._log = log
         self._recent = recent
         self._metrics = metrics
@@ -200,17 +204,20 @@ class Predictor:
             loop.call_soon_threadsafe(self._tell_all, batch, record, error)
 
         try:
-            self._log.append_and_tell(record.to_bytes(), told, sync_within=batch[0].model.sync_within)
+            self._log.append_and_tell(record.to_bytes(), told, batch[0].model.terms)
         except FeedbackError as error:
             self._tell_all(batch, record, error)
 
     def _tell_all(self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None) -> None:
-        if error is not None:
+        if error is not None and batch[0].model.feedback.when_full == "refuse":
             for question in batch:
                 self._tell(question, error)
             return
-        for known in zip(record.prediction_id, record.key, record.inputs, strict=True):
-            self._recent.add(*known)
+        if error is not None:
+            self.unrecorded += len(record.prediction_id)
+        else:
+            for known in zip(record.prediction_id, record.key, record.inputs, strict=True):
+                self._recent.add(*known)
         self._metrics.batch_rows.observe(len(record.prediction_id))
         for value in record.probability:
             self._metrics.probability.observe(value)
@@ -239,8 +246,11 @@ def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predi
     names, places = model.input_names, model.key_places
     request_id: list[str | None] = []
     client: list[str | None] = []
+    latency: list[int] = []
+    now = time.perf_counter()
     for question in batch:
         count = len(question.rows)
+        latency += [round((now - question.started) * 1_000_000)] * count
         request_id += [question.request_id] * count
         client += [question.client] * count
     return PredictionRecord(
@@ -248,6 +258,7 @@ def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predi
         request_id=request_id,
         client=client,
         served_at=time.time_ns() // 1_000,
+        latency_microseconds=latency,
         known_at=predicted.known_at,
         bundle=model.digest,
         key=[_json([row[place] for place in places]) for row in rows],

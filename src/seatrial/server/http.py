@@ -121,7 +121,7 @@ class Application:
             exchange.reply(200, answer)
             self._metrics.observe("infer", time.perf_counter() - exchange.started)
 
-        self._service.infer(exchange.body, client_of(exchange), told)
+        self._service.infer(exchange.body, client_of(exchange), told, exchange.started)
 
     def _send(self, exchange: Exchange, name: str, answer: Answer) -> None:
         body = answer.content if isinstance(answer.content, bytes) else orjson.dumps(answer.content)

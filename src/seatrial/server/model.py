@@ -16,9 +16,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from seatrial.bundle import Bundle, BundleSchema, TrustRoot, load_bundle
-from seatrial.contract.schema import Serving
+from seatrial.contract.schema import Feedback, Serving
 from seatrial.errors import BundleError, RequestError, TableError
 from seatrial.features import History, OnlineFeatures
+from seatrial.feedback.log import Terms
 from seatrial.server.quick import QuickReader
 from seatrial.sources import TYPES
 from seatrial.tables import Tables
@@ -103,10 +104,12 @@ class ServedModel:
         self.limits: Serving = bundle.contract.contract.serving
         self.input_names = [column.name for column in self.schema.inputs]
         self.key_places = [self.input_names.index(column) for column in self.schema.key]
-        self.sync_within = (
-            None if self.limits.durability == "always" else self.limits.sync_milliseconds / 1000
+        self.feedback: Feedback = bundle.contract.contract.feedback
+        self.terms = Terms(
+            None if self.limits.durability == "always" else self.limits.sync_milliseconds / 1000,
+            self.feedback.maximum_log_bytes,
         )
-        """Seconds within which the disk has an answer that left; None: it has it before."""
+        """On what terms the log takes what this model has answered."""
         self.answer_head = orjson.dumps(
             {
                 "model_name": bundle.manifest.model,

@@ -236,6 +236,18 @@ def _watch(service: Service, holder: ModelHolder, listener: Listener) -> None:
     log = service.log
     if log is not None:
         metrics.watch("log_waiting_records", "Records that wait for the disk.", lambda: log.waiting)
+        metrics.watch("log_bytes", "Bytes of records that no table has yet.", lambda: log.held_bytes)
+        metrics.watch(
+            "feedback_unshipped_seconds",
+            "Age of the oldest finished segment not shipped yet.",
+            lambda: log.unshipped_seconds,
+        )
+        metrics.watch(
+            "log_unrecorded_rows",
+            "Rows answered and not recorded, as the contract wants it when the log is full.",
+            lambda: predictor.unrecorded,
+            total=True,
+        )
         metrics.watch("log_segments", "Finished segments not shipped yet.", lambda: len(log.segments()))
         metrics.watch(
             "log_unsynced", "Records confirmed and then not synced.", lambda: log.unsynced, total=True

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from seatrial.features.online import to_microseconds
-from seatrial.feedback.log import FeedbackLog
+from seatrial.feedback.log import FeedbackLog, Terms
 from seatrial.feedback.recent import Recent, RecentPredictions
 from seatrial.feedback.rows import OutcomeRecord
 from seatrial.server.answers import Answer
@@ -105,13 +105,16 @@ class Service:
             }
         )
 
-    def infer(self, body: bytes, client: str | None, told: Callable[[bytes | Exception], None]) -> None:
+    def infer(
+        self, body: bytes, client: str | None, told: Callable[[bytes | Exception], None], started: float
+    ) -> None:
         """Predict the rows of a request, and answer once they are written down.
 
         Args:
             body: The request (OIP: inference request).
             client: Who asks.
             told: Called with the answer's body, or with what was wrong.
+            started: When the request was whole, by ``time.perf_counter``.
 
         Raises:
             RequestError: if the request is malformed, or too many wait.
@@ -128,7 +131,7 @@ class Service:
                 else _inference(model.answer_head, request, answered)
             )
 
-        self.predictor.ask(Question(model, request.rows, request.request_id, client, answer))
+        self.predictor.ask(Question(model, request.rows, request.request_id, client, answer, started))
 
     async def feedback(self, body: bytes) -> Answer:
         """Take in outcomes, write them down, and say what became of each.
@@ -146,7 +149,8 @@ class Service:
             now,
         )
         if self.log is not None:
-            await asyncio.wrap_future(self.log.append(record.to_bytes()))
+            terms = Terms(maximum_bytes=self.model.terms.maximum_bytes)
+            await asyncio.wrap_future(self.log.append(record.to_bytes(), terms))
         return self._settle(record)
 
     def _occurred_at(self, item: OutcomeItem, now: int) -> int:

@@ -16,8 +16,9 @@ import pytest
 from tests.local.serving.conftest import Ferry, Server, crossings, infer_body, outputs
 
 from seatrial.bundle import open_trust_root
-from seatrial.errors import RequestError
+from seatrial.errors import FeedbackError, RequestError
 from seatrial.feedback import FeedbackLog, read_predictions
+from seatrial.feedback.log import Terms
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.segments import scan
 from seatrial.server.batching import Answered, Predictor
@@ -57,6 +58,8 @@ def test_figures_count_what_was_answered(ferry: Ferry) -> None:
     assert found['seatrial_request_seconds_count{endpoint="infer"}'] == 2
     assert found["seatrial_waiting_requests"] == 0
     assert found[f'seatrial_model_info{{bundle="{ferry.digests[0]}",name="ferry"}}'] == 1
+    assert found["seatrial_log_bytes"] > 0
+    assert found["seatrial_log_unrecorded_rows_total"] == 0
     assert found["process_resident_memory_bytes"] > 2**20
     assert not [name for name in found if re.search("clients/own", name)]
 
@@ -152,9 +155,9 @@ def test_one_batch_is_one_record(ferry: Ferry, tmp_path: Path) -> None:
     log = FeedbackLog(tmp_path / "log")
     appended: list[bytes] = []
     real = log.append_and_tell
-    log.append_and_tell = lambda payload, done, **more: (  # type: ignore[method-assign]
+    log.append_and_tell = lambda payload, done, *more: (  # type: ignore[method-assign]
         appended.append(payload),
-        real(payload, done, **more),
+        real(payload, done, *more),
     )[1]
     predictor = Predictor(log, RecentPredictions(), Metrics())
     answers = asyncio.run(ask())
@@ -163,6 +166,8 @@ def test_one_batch_is_one_record(ferry: Ferry, tmp_path: Path) -> None:
     assert record["prediction_id"] == [name for answer in answers for name in answer.prediction_id]
     assert record["request_id"] == ["id 0", "id 0", "id 1", "id 1", "id 2", "id 2"]
     assert record["client"] == [f"client {n}" for n in (0, 0, 1, 1, 2, 2)]
+    assert len(record["latency_microseconds"]) == 6
+    assert all(0 < latency < 60_000_000 for latency in record["latency_microseconds"])
 
 
 def test_turns_that_bring_more_are_answered_together(ferry: Ferry, tmp_path: Path) -> None:
@@ -187,3 +192,31 @@ def test_turns_that_bring_more_are_answered_together(ferry: Ferry, tmp_path: Pat
     records = [orjson.loads(payload) for payload in scan(path.read_bytes()).payloads[:-1]]
     assert total == 6
     assert [len(record["predictions"]["prediction_id"]) for record in records] == [4, 2]
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "shed"])
+def test_full_log_is_refused_or_shed(ferry: Ferry, tmp_path: Path, when_full: str) -> None:
+    """When the log is full a prediction gets an error, or is answered unrecorded and counted, as the contract says."""
+    model = _model(ferry)
+    model.terms = Terms(maximum_bytes=10)
+    model.feedback = model.feedback.model_copy(update={"when_full": when_full})
+    rows = _read_rows(model, 3)
+
+    async def ask() -> Answered | BaseException:
+        (answer,) = await asyncio.gather(predictor.predict(model, rows, None, None), return_exceptions=True)
+        return answer
+
+    log = FeedbackLog(tmp_path / "log")
+    recent = RecentPredictions()
+    predictor = Predictor(log, recent, Metrics())
+    answer = asyncio.run(ask())
+    log.close()
+    if when_full == "refuse":
+        assert isinstance(answer, FeedbackError)
+        assert predictor.unrecorded == 0
+    else:
+        assert isinstance(answer, Answered)
+        assert len(answer.prediction_id) == 3
+        assert predictor.unrecorded == 3
+    assert len(recent) == 0
+    assert list((tmp_path / "log").glob("*.segment")) == []
