@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
+# For tests of nothing that several would share: a process a core, the tests of one file together.
+SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
 
 # Each step of a pipeline is a process of its own: where Python may not keep bytecode, every one of them would
 # compile all that it imports anew, which is most of its time.
@@ -39,7 +41,7 @@ check: setup ## Lint, format, types, layers, house rules
 	$(PYTEST) tests/repository
 
 unit: setup ## Tests of single modules, without a network or a server
-	$(PYTEST) --cov --cov-report= tests/unit tests/contracts
+	$(PYTEST) $(SIDE_BY_SIDE) --cov --cov-report= tests/unit tests/contracts
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.unit
 
 local: setup ## The loop with real parts: pipelines, server, crashes
@@ -50,7 +52,7 @@ browser: setup ## Pages in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser
 
 test-charts: setup ## The Helm charts, rendered; skipped where there is no helm
-	$(PYTEST) tests/charts
+	$(PYTEST) $(SIDE_BY_SIDE) tests/charts
 
 CLUSTER_TESTS ?= tests/cluster
 test-cluster: setup ## The platform on a kind cluster; skipped where there is none

@@ -175,6 +175,9 @@ def test_a_store_that_cannot_be_used(
     settings: Store, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
     """A wrong key, a store that is away, a forgotten setting: each an error that names what to check."""
+    monkeypatch.setattr(
+        "seatrial.workspace.ATTEMPTS", 1
+    )  # Each waits some seconds for a store that restarts.
     monkeypatch.setenv(variable, value)
     with pytest.raises(StoreError, match=message) as caught:
         Workspace.open("s3://seatrial/errors").get("a")
