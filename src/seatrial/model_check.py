@@ -85,6 +85,32 @@ def _contract_problems(contract: Contract, features: Features) -> Found:
     for name in contract.slices:
         if name not in known:
             yield "slices", f"there is no input or feature {name!r}.{_near(name, known)}"
+    yield from _privacy_problems(contract, features)
+
+
+def _privacy_problems(contract: Contract, features: Features) -> Found:
+    """Private columns whose value would be recorded all the same, or be missed after a restart."""
+    target = contract.prediction.table
+    table = contract.tables[target]
+    private = {name for name in contract.prediction.inputs if table.columns[name].private}
+    readers = {f"the feature {name!r}": made for name, made in features.expressions.items()}
+    if features.known_at is not None:
+        readers["known_at"] = features.known_at
+    for what, expression in readers.items():
+        for name in sorted(private & set(expression.meta.root_names())):
+            place = f"tables.{target}.columns.{name}.private"
+            yield (
+                place,
+                f"{what} is made of it, and is recorded: make it of something else, or leave this out.",
+            )
+    for part in features.parts:
+        if isinstance(part, History) and part.table == target:
+            for name in sorted(private & {*part.by, *table.key}):
+                place = f"tables.{target}.columns.{name}.private"
+                yield (
+                    place,
+                    f"the history {part.name!r} learns the outcomes of recorded rows by it: leave one of them out.",
+                )
 
 
 def _feature_problems(contract: Contract, features: Features) -> Found:

@@ -147,21 +147,32 @@ def open_signer(workspace: Workspace) -> Signer:
     if not named and not path.exists():
         with store_errors(f"making the signing key {path}"):
             _make_key(path)
-    try:
-        facts = path.stat()
-        # OpenSSH's rule: the modes of a file of somebody else's, such as a mounted Secret, are not ours to judge.
-        if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
-            raise StoreError(
-                f"The signing key {path} can be read by others.", remedy=f"Run: chmod 600 {path}"
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"The signing key {path} cannot be read: {error}.", remedy=KEY_REMEDY) from None
-    key = _private_key(content, f"The signing key {path}")
+    key = _private_key(read_private_file(path, "The signing key", KEY_REMEDY), f"The signing key {path}")
     if not named:
         with store_errors(f"publishing the key {path}"):
             _publish(key.public_key(), workspace.folder / "keys" / "trusted")
     return Signer(key)
+
+
+def read_private_file(path: Path, what: str, remedy: str) -> bytes:
+    """Return the content of a file that holds a secret.
+
+    Args:
+        path: The file.
+        what: What it is, for messages: the beginning of a sentence.
+        remedy: What to do if it cannot be read.
+
+    Raises:
+        StoreError: if it cannot be read, or is ours and readable by others.
+    """
+    try:
+        facts = path.stat()
+        # OpenSSH's rule: the modes of a file of somebody else's, such as a mounted Secret, are not ours to judge.
+        if facts.st_uid == os.getuid() and facts.st_mode & 0o077:
+            raise StoreError(f"{what} {path} can be read by others.", remedy=f"Run: chmod 600 {path}")
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{what} {path} cannot be read: {error}.", remedy=remedy) from None
 
 
 def new_private_key() -> bytes:
@@ -203,17 +214,17 @@ def _private_key(pem: bytes, shown: str) -> Ed25519PrivateKey:
 
 def _make_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _create_whole(path, new_private_key())
+    create_private_file(path, new_private_key())
 
 
 def _publish(key: Ed25519PublicKey, folder: Path) -> None:
     name, pem = _public_file(key)
     if not (path := folder / name).exists():
         folder.mkdir(parents=True, exist_ok=True)
-        _create_whole(path, pem)
+        create_private_file(path, pem)
 
 
-def _create_whole(path: Path, content: bytes) -> None:
+def create_private_file(path: Path, content: bytes) -> None:
     """Make a file, readable by its owner only, whole or not at all; one that is there stays."""
     descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
     try:

@@ -21,7 +21,8 @@ def cross_checks(contract: Contract) -> Iterator[tuple[str, str]]:
         Pairs of a dotted path and a message.
     """
     for name, table in contract.tables.items():
-        yield from _table_checks(name, table)
+        is_target = name == contract.prediction.table
+        yield from _table_checks(name, table, contract.prediction.inputs if is_target else [])
     yield from _target_checks(contract)
     yield from _split_checks(contract)
     if contract.gates.worst_slice and not contract.slices:
@@ -32,13 +33,13 @@ def cross_checks(contract: Contract) -> Iterator[tuple[str, str]]:
             yield f"candidates.{place}.search.{name}", "is fixed under parameters already: leave one out."
 
 
-def _table_checks(name: str, table: Table) -> Iterator[tuple[str, str]]:
+def _table_checks(name: str, table: Table, recorded: list[str]) -> Iterator[tuple[str, str]]:
     named = [(f"tables.{name}.key", key) for key in table.key]
     if table.time:
         named.append((f"tables.{name}.time", table.time))
-        column = table.columns.get(table.time)
-        if column and column.type != "time":
-            yield f"tables.{name}.time", f"column {table.time!r} must be of type time. Got {column.type}."
+        timed = table.columns.get(table.time)
+        if timed and timed.type != "time":
+            yield f"tables.{name}.time", f"column {table.time!r} must be of type time. Got {timed.type}."
     yield from _unknown_columns(named, list(table.columns), f"table {name!r}")
     yield from _repeated(f"tables.{name}.key", table.key)
     for column_name in sorted(table.columns.keys() & RESERVED):
@@ -46,6 +47,12 @@ def _table_checks(name: str, table: Table) -> Iterator[tuple[str, str]]:
             f"tables.{name}.columns.{column_name}",
             "this name is reserved: rename the column in prepare.py.",
         )
+    for column_name, column in table.columns.items():
+        if column.private and column_name not in recorded:
+            yield (
+                f"tables.{name}.columns.{column_name}.private",
+                "is for columns that a request brings (prediction.inputs): no other is recorded.",
+            )
     if table.freshness and not table.time:
         yield f"tables.{name}.freshness", "needs the table's time."
 

@@ -128,6 +128,11 @@ class Column(Section):
     allowed: list[str] | None = Field(None, description="The only texts that are allowed.")
     pattern: str | None = Field(None, description="Regular expression that a text must match.")
     missing_share: Share = Field(1.0, description="Largest share of missing values in a batch.")
+    private: Literal["hash", "drop"] | None = Field(
+        None,
+        description="What the feedback log has of a request's value: `hash` its keyed hash, `drop` nothing. "
+        "Without it: the value.",
+    )
 
     @field_validator("pattern")
     @classmethod

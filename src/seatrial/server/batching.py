@@ -244,6 +244,8 @@ class Predictor:
 def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> PredictionRecord:
     model = batch[0].model
     names, places = model.input_names, model.key_places
+    if model.concealer is not None:
+        rows = [model.concealer.conceal(names, row) for row in rows]
     request_id: list[str | None] = []
     client: list[str | None] = []
     latency: list[int] = []

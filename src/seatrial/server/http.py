@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import lru_cache
@@ -142,10 +143,19 @@ class Application:
         elif isinstance(error, FeedbackError):
             status, headers = 503, _AGAIN
         else:
-            _log.error("A request failed: %s %s", exchange.method, exchange.path, exc_info=error)
+            self._report(exchange, error)
             message = "The server failed. Its log says why."
         exchange.reply(status, orjson.dumps({"error": message}), headers=headers, close=close)
         self._metrics.count(name, status)
+
+    def _report(self, exchange: Exchange, error: Exception) -> None:
+        """Say what is wrong with us; an error's text may hold a client's values, and private ones stay out."""
+        if self._service.model.concealer is None:
+            _log.error("A request failed: %s %s", exchange.method, exchange.path, exc_info=error)
+            return
+        stack = "".join(traceback.format_tb(error.__traceback__))
+        kind = type(error).__name__
+        _log.error("A request failed: %s %s: %s\n%s", exchange.method, exchange.path, kind, stack)
 
     def _find(self, path: str) -> Route:
         route = self._route(path)

@@ -19,6 +19,7 @@ from seatrial.bundle import Bundle, BundleSchema, TrustRoot, load_bundle
 from seatrial.contract.schema import Feedback, Serving
 from seatrial.errors import BundleError, RequestError, TableError
 from seatrial.features import History, OnlineFeatures
+from seatrial.feedback.concealing import Concealer, open_concealer
 from seatrial.feedback.log import Terms
 from seatrial.server.quick import QuickReader
 from seatrial.sources import TYPES
@@ -91,15 +92,23 @@ class ServedModel:
         bundle: The bundle, checked.
         tables: The valid tables that its features read.
         versions: The Delta version of each.
+        concealer: Conceals its private fields; None: it has none.
 
     Raises:
         BundleError: if its ONNX model does not fit its schema.
         FeatureError: if a table that its features read is missing.
     """
 
-    def __init__(self, bundle: Bundle, tables: dict[str, pl.LazyFrame], versions: dict[str, int]) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        tables: dict[str, pl.LazyFrame],
+        versions: dict[str, int],
+        concealer: Concealer | None = None,
+    ) -> None:
         self.bundle = bundle
         self.versions = versions
+        self.concealer = concealer
         self.schema: BundleSchema = bundle.schema
         self.limits: Serving = bundle.contract.contract.serving
         self.input_names = [column.name for column in self.schema.inputs]
@@ -224,7 +233,7 @@ def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -
     Raises:
         BundleError: if it is missing, tampered with, untrusted, or another model's.
         TableError: if a table that its features read is missing.
-        StoreError: if the store fails.
+        StoreError: if the store fails, or the key of its private fields cannot be used.
     """
     bundle = load_bundle(workspace, digest, trust)
     if bundle.manifest.model != name:
@@ -234,7 +243,10 @@ def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -
     tables = Tables(workspace, name, "valid")
     versions = table_versions(workspace, name, list(bundle.features.tables))
     return ServedModel(
-        bundle, {table: tables.read(table, version) for table, version in versions.items()}, versions
+        bundle,
+        {table: tables.read(table, version) for table, version in versions.items()},
+        versions,
+        open_concealer(workspace, bundle.contract.contract),
     )
 
 
