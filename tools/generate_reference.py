@@ -1,4 +1,4 @@
-"""Write the pages of ``docs/reference`` that say what the code says: contract, commands, errors.
+"""Write the pages of ``docs/reference`` that say what the code says: contract, environment, commands, errors.
 
 A page written by hand goes stale with the next change; these are made from the pydantic schema, the
 help texts and the error classes themselves. ``--check`` compares instead of writing, and a test
@@ -31,9 +31,11 @@ from seatrial import errors
 from seatrial.cli import main as every_command  # noqa: F401 -- importing it registers the commands
 from seatrial.cli.app import app
 from seatrial.contract import schema
+from seatrial.promotion import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "models" / "flights" / "model.yaml"
+ENVIRONMENT_EXAMPLE = ROOT / "manifests" / "environments" / "production" / "environment.yaml"
 MADE = "<!-- Made by `python tools/generate_reference.py`; change its source, not this page. -->"
 BOUNDS = (
     (Ge, "ge", "at least"),
@@ -71,6 +73,7 @@ def pages() -> dict[Path, str]:
     folder = ROOT / "docs" / "reference"
     return {
         folder / "contract.md": contract_page(),
+        folder / "environment.md": environment_page(),
         folder / "commands.md": commands_page(),
         folder / "errors.md": errors_page(),
     }
@@ -121,6 +124,37 @@ def _contract_preface() -> list[str]:
         "- Bounds are inclusive unless they say otherwise.",
         "",
         "Examples are from [the contract of the flights model](../../models/flights/model.yaml).",
+        "",
+    ]
+
+
+def environment_page() -> str:
+    """Return the reference of ``environment.yaml``."""
+    example = YAML(typ="safe").load(ENVIRONMENT_EXAMPLE.read_text())
+    lines = [
+        "# An environment: `manifests/environments/ENV/environment.yaml`",
+        "",
+        MADE,
+        "",
+        *_environment_preface(),
+    ]
+    for place in places(Place("", environment.EnvironmentFile)):
+        lines += section_lines(place, example)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _environment_preface() -> list[str]:
+    return [
+        "One file says from where a bundle comes, where it is kept, what it must pass first and how many persons",
+        "must agree. How to use it: [promotion](../how-to/promotion.md). Beside it lie `trusted/KEY.pem`, the makers",
+        "of bundles that are trusted there, `approvers/NAME.pem`, the persons who may approve, and a folder for each",
+        "model, whose `bundle.yaml` names the bundle by its digest and the move of the record that it follows.",
+        "",
+        "- A key that is not on this page is refused, at every level.",
+        "- Two environments never share a workspace.",
+        "- A demand that cannot be computed has failed.",
+        "",
+        "Examples are from [production](../../manifests/environments/production/environment.yaml).",
         "",
     ]
 

@@ -24,7 +24,9 @@ what to do next. The command line prints both without a traceback and exits with
     ├── ClusterError                18   a cluster, or what runs on it, is not as it must be
     │   └── NotOurClusterError      19   it was not made by Seatrial, and nobody said to use it
     ├── ToolError                   20   helm, kind, kubectl or a container engine is missing or failed
-    └── RunError                    21   a run on a cluster ended without all of its outputs
+    ├── RunError                    21   a run on a cluster ended without all of its outputs
+    ├── ApprovalError               22   a person's word is missing, or does not count here
+    └── AuditError                  23   what is served, git and the record do not agree
 """
 
 from __future__ import annotations
@@ -212,3 +214,15 @@ class RunError(SeatrialError):
     """A run on a cluster ended without all of its outputs, and no error of the step's own says why."""
 
     exit_code = 21
+
+
+class ApprovalError(SeatrialError):
+    """A person's word is missing, or is not one that counts for this move."""
+
+    exit_code = 22
+
+
+class AuditError(SeatrialError):
+    """What is served, what git says and what the record says do not agree."""
+
+    exit_code = 23

@@ -9,9 +9,11 @@ MOST_ROOT_ENTRIES = 25
 UNMAPPED = {".dockerignore", "README.md", ".gitignore"}
 """The map itself, and what every repository has."""
 NAMES_IMAGES = re.compile(
-    r"src/seatrial/images\.py|charts/images\.yaml|charts/(?:.+/)?(?:values|ci/[^/]+)\.yaml|images/[^/]+/Dockerfile"
+    r"src/seatrial/images\.py|charts/images\.yaml|charts/(?:.+/)?(?:values|ci/[^/]+)\.yaml|"
+    r"manifests/environments/[^/]+/[^/]+/objects\.yaml|images/[^/]+/Dockerfile"
 )
-"""The files that may say where container images are: our own names, the list of all, and what a chart is given."""
+"""The files that may say where container images are: our own names, the list of all, and what a chart is
+given, or makes of it."""
 
 # In parts, so that this file does not hold what it looks for.
 ONE_MACHINE = re.compile(r"(?<![\w.~$}-])/(?:" + "home|root|Users|work|mnt" + r")/[\w.-]+")

@@ -190,8 +190,8 @@ def test_waiting_ends_when_a_bundle_is_served(workspace: Workspace, monkeypatch:
 
     served = move(workspace, made, NOTHING)
     answers = iter([fail, fail, lambda: NOTHING, lambda: NOTHING, lambda: served])
-    monkeypatch.setattr("seatrial.promotion.read_pointer", lambda *_: next(answers)())
-    monkeypatch.setattr("seatrial.promotion.LOOK_SECONDS", 0)
+    monkeypatch.setattr("seatrial.promotion.pointer.read_pointer", lambda *_: next(answers)())
+    monkeypatch.setattr("seatrial.promotion.pointer.LOOK_SECONDS", 0)
     told: list[str] = []
 
     pointer = wait_for_bundle(workspace, "local", "visits", report=told.append)

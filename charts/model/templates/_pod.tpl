@@ -45,7 +45,7 @@ containers:
       - --host=0.0.0.0
       - --port=9000
       {{- if .digest }}
-      - --bundle={{ .digest }}
+      - --bundle=$(BUNDLE)
       {{- else }}
       - --env={{ $values.environment }}
       {{- end }}
@@ -59,6 +59,10 @@ containers:
           fieldRef:
             apiVersion: v1
             fieldPath: metadata.name
+      {{- if .digest }}
+      - name: BUNDLE
+        value: {{ .digest | quote }}
+      {{- end }}
       - name: SEATRIAL_TRUST
         value: /etc/seatrial/trust-root
     envFrom:

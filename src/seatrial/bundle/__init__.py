@@ -9,7 +9,7 @@ the keys and the envelope, :mod:`seatrial.bundle.store` writing and checked load
 from seatrial.bundle.content import BundleSchema, InputColumn
 from seatrial.bundle.manifest import Manifest, ManifestFile
 from seatrial.bundle.signing import Signer, TrustRoot, open_signer, open_trust_root
-from seatrial.bundle.store import Bundle, list_bundles, load_bundle, write_bundle
+from seatrial.bundle.store import Bundle, copy_bundle, list_bundles, load_bundle, write_bundle
 from seatrial.unpickling import forbid_unpickling
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ManifestFile",
     "Signer",
     "TrustRoot",
+    "copy_bundle",
     "forbid_unpickling",
     "list_bundles",
     "load_bundle",

@@ -14,7 +14,6 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
@@ -41,7 +40,7 @@ class _Signature(BaseModel):
 class _Envelope(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    payloadType: Literal["application/vnd.seatrial.manifest+json"]  # noqa: N815
+    payloadType: str  # noqa: N815 -- the format's own name
     payload: str
     signatures: list[_Signature]
 
@@ -59,26 +58,29 @@ def _decoded(text: str) -> bytes:
     return content
 
 
-def _to_be_signed(payload: bytes) -> bytes:
-    kind = PAYLOAD_TYPE.encode()
+def _to_be_signed(payload: bytes, payload_type: str) -> bytes:
+    kind = payload_type.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
 
 
 @dataclass(frozen=True)
 class Signer:
-    """A private key that signs manifests."""
+    """A private key that signs documents."""
 
     private: Ed25519PrivateKey
 
-    def sign(self, payload: bytes) -> bytes:
-        """Return the DSSE envelope of ``payload``, as JSON."""
-        signature = self.private.sign(_to_be_signed(payload))
+    @property
+    def name(self) -> str:
+        """The name of the key."""
+        return key_id(self.private.public_key())
+
+    def sign(self, payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
+        """Return the DSSE envelope of ``payload``, a manifest unless its type says otherwise, as JSON."""
+        signature = self.private.sign(_to_be_signed(payload, payload_type))
         envelope = _Envelope(
-            payloadType=PAYLOAD_TYPE,
+            payloadType=payload_type,
             payload=base64.b64encode(payload).decode(),
-            signatures=[
-                _Signature(keyid=key_id(self.private.public_key()), sig=base64.b64encode(signature).decode())
-            ],
+            signatures=[_Signature(keyid=self.name, sig=base64.b64encode(signature).decode())],
         )
         return envelope.model_dump_json(indent=2).encode()
 
@@ -96,7 +98,7 @@ class TrustRoot:
     shown: str
 
     def check(self, payload: bytes, envelope: bytes | None) -> str:
-        """Check that ``envelope`` signs ``payload`` with a trusted key.
+        """Check that ``envelope`` signs the manifest ``payload`` with a trusted key.
 
         Returns:
             The name of the key.
@@ -106,24 +108,40 @@ class TrustRoot:
         """
         if envelope is None:
             raise UntrustedBundleError(f"The bundle is not signed: it has no {SIGNATURE}.")
+        signed, signer = self.open(envelope, PAYLOAD_TYPE, SIGNATURE)
+        if signed != payload:
+            raise UntrustedBundleError(f"{SIGNATURE} signs another manifest than the bundle's.")
+        return signer
+
+    def open(self, envelope: bytes, payload_type: str, shown: str) -> tuple[bytes, str]:
+        """Return what an envelope holds, and the name of the trusted key that signed it.
+
+        Args:
+            envelope: The DSSE envelope, as JSON.
+            payload_type: What kind of document it must hold.
+            shown: What the envelope is called in messages.
+
+        Raises:
+            UntrustedBundleError: if it is no envelope of such a document, or no trusted key has signed it.
+        """
         try:
             parsed = _Envelope.model_validate_json(envelope)
             signed = _decoded(parsed.payload)
             signatures = [(s.keyid, _decoded(s.sig)) for s in parsed.signatures]
         except (ValidationError, binascii.Error):
-            raise UntrustedBundleError(f"{SIGNATURE} is not a DSSE envelope of a manifest.") from None
-        if signed != payload:
-            raise UntrustedBundleError(f"{SIGNATURE} signs another manifest than the bundle's.")
+            parsed, signed, signatures = None, b"", []
+        if parsed is None or parsed.payloadType != payload_type:
+            raise UntrustedBundleError(f"{shown} is not a DSSE envelope of type {payload_type}.")
         for name, signature in signatures:
             if (key := self.keys.get(name)) is not None:
                 try:
-                    key.verify(signature, _to_be_signed(payload))
+                    key.verify(signature, _to_be_signed(signed, payload_type))
                 except InvalidSignature:
                     continue
-                return name
+                return signed, name
         names = ", ".join(name[:12] for name, _ in signatures) or "none"
         raise UntrustedBundleError(
-            f"{SIGNATURE} has no good signature by a key that is trusted in {self.shown}. Its keys: {names}.",
+            f"{shown} has no good signature by a key that is trusted in {self.shown}. Its keys: {names}.",
             remedy="If you trust its maker, put the maker's public key there.",
         )
 
@@ -147,11 +165,31 @@ def open_signer(workspace: Workspace) -> Signer:
     if not named and not path.exists():
         with store_errors(f"making the signing key {path}"):
             _make_key(path)
-    key = _private_key(read_private_file(path, "The signing key", KEY_REMEDY), f"The signing key {path}")
+    signer = read_signer(path)
     if not named:
         with store_errors(f"publishing the key {path}"):
-            _publish(key.public_key(), workspace.folder / "keys" / "trusted")
-    return Signer(key)
+            _publish(signer.private.public_key(), workspace.folder / "keys" / "trusted")
+    return signer
+
+
+def read_signer(path: Path) -> Signer:
+    """Return the signing key in a file.
+
+    Raises:
+        StoreError: if it is missing, not an Ed25519 key, or ours and readable by others.
+    """
+    content = read_private_file(path, "The signing key", KEY_REMEDY)
+    return Signer(_private_key(content, f"The signing key {path}"))
+
+
+def make_key(path: Path) -> None:
+    """Make a new signing key in a file, readable by its owner only; one that is there stays.
+
+    Raises:
+        StoreError: if it cannot be written.
+    """
+    with store_errors(f"making the signing key {path}"):
+        _make_key(path)
 
 
 def read_private_file(path: Path, what: str, remedy: str) -> bytes:
@@ -251,8 +289,25 @@ def open_trust_root(workspace: Workspace) -> TrustRoot:
             "There is no trust root for a workspace that is not a folder.",
             remedy=f"Set {TRUST_VARIABLE} to a folder of Ed25519 public keys in PEM form.",
         )
-    folder = Path(named) if named else workspace.folder / "keys" / "trusted"
-    keys: dict[str, Ed25519PublicKey] = {}
+    return read_trust_root(Path(named) if named else workspace.folder / "keys" / "trusted")
+
+
+def read_trust_root(folder: Path) -> TrustRoot:
+    """Return the trusted keys in a folder.
+
+    Raises:
+        StoreError: if a file in it is not an Ed25519 public key.
+    """
+    return TrustRoot({key_id(key): key for key in public_keys(folder).values()}, str(folder))
+
+
+def public_keys(folder: Path) -> dict[str, Ed25519PublicKey]:
+    """Return the public keys in a folder, by the names of their files without the ending.
+
+    Raises:
+        StoreError: if a file in it is not an Ed25519 public key.
+    """
+    found: dict[str, Ed25519PublicKey] = {}
     for path in sorted(folder.glob("*.pem")):
         try:
             key = serialization.load_pem_public_key(path.read_bytes())
@@ -260,5 +315,5 @@ def open_trust_root(workspace: Workspace) -> TrustRoot:
             key = None
         if not isinstance(key, Ed25519PublicKey):
             raise StoreError(f"{path} in the trust root is not an Ed25519 public key in PEM form.")
-        keys[key_id(key)] = key
-    return TrustRoot(keys, str(folder))
+        found[path.stem] = key
+    return found

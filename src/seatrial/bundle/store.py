@@ -193,6 +193,33 @@ def write_bundle(
     return digest
 
 
+def copy_bundle(source: Workspace, target: Workspace, digest: str, trust: TrustRoot) -> Bundle:
+    """Copy a bundle into another workspace, byte by byte as it is, and read it back.
+
+    Args:
+        source: Where it lies.
+        target: Where it goes; a copy that is there already stays.
+        digest: Its digest.
+        trust: The keys that are trusted in the target.
+
+    Returns:
+        The bundle as the target has it.
+
+    Raises:
+        BundleError: if there is no such bundle.
+        TamperedBundleError: if a file is missing, added or changed, here or there.
+        UntrustedBundleError: if no key that is trusted in the target has signed it.
+        StoreError: if a store fails; what was written by then is not a bundle.
+    """
+    bundle = load_bundle(source, digest, trust)
+    base = f"{PREFIX}/{digest}"
+    for path, content in bundle.files.items():
+        target.create(f"{base}/{path}", content)
+    for path in (SIGNATURE, MANIFEST):  # The manifest last: with it, it is a bundle.
+        target.create(f"{base}/{path}", source.get(f"{base}/{path}") or b"")
+    return load_bundle(target, digest, trust)
+
+
 def list_bundles(workspace: Workspace) -> list[str]:
     """Return the digests of all bundles in the workspace, sorted; unfinished ones are left out."""
     keys = workspace.list(PREFIX)

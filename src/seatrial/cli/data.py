@@ -73,6 +73,37 @@ def ingest(
 
 
 @data.command()
+def validate(
+    model: Model, as_of: AsOf = "", workspace: WorkspaceOption = None, as_json: Json = False
+) -> None:
+    """Test what was ingested, and put the rows that pass where training and serving read them.
+
+    Exits with 5 if a batch failed.
+
+    Example: `seatrial data validate flights --as-of 2013-07`
+    """
+    from seatrial import data_tests
+    from seatrial.errors import DataTestError
+    from seatrial.model_check import check_model
+    from seatrial.verdicts import Outcome
+    from seatrial.workspace import Workspace
+
+    as_of_time = data_tests.as_of_or_now(as_of)
+    checks = data_tests.validate(check_model(model), Workspace.open(workspace), as_of=as_of_time)
+    if as_json:
+        print_json([{**vars(c), "verdicts": [v.model_dump(mode="json") for v in c.verdicts]} for c in checks])
+    else:
+        shown = Table("table", "batch", "verdict", "rows", "quarantined")
+        for check in checks:
+            cells = (check.table, check.batch, check.outcome, f"{check.rows:,}", f"{check.quarantined:,}")
+            shown.add_row(*(Text(cell) for cell in cells))
+        console.print(shown)
+    failed = [v.message for c in checks for v in c.verdicts if v.outcome is Outcome.FAIL]
+    if failed:
+        raise DataTestError("The data tests failed: " + " ".join(failed))
+
+
+@data.command()
 def log(model: Model, table: TableName, workspace: WorkspaceOption = None, as_json: Json = False) -> None:
     """Show the versions of a raw table, newest first: when, what was written, from where.
 

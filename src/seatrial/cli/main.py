@@ -17,6 +17,8 @@ from seatrial.cli import (
     models,
     pipelines,
     platform,
+    promotion,
+    record,
     report,
     serve,
 )
@@ -35,6 +37,8 @@ __all__ = [
     "models",
     "pipelines",
     "platform",
+    "promotion",
+    "record",
     "report",
     "serve",
 ]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console
+
+if TYPE_CHECKING:
+    from seatrial.bundle import TrustRoot
+    from seatrial.workspace import Workspace
 
 Bundle = Annotated[
     str | None,
@@ -74,13 +78,14 @@ def serve(
 
     from seatrial.server import ServeOptions
     from seatrial.server import serve as run
-    from seatrial.workspace import Workspace
 
+    place, trust = _place_of(env, workspace)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     run(
         ServeOptions(
             model=model,
-            workspace=Workspace.open(workspace),
+            workspace=place,
+            trust=trust,
             environment=env,
             bundle=bundle,
             host=host,
@@ -94,6 +99,17 @@ def serve(
         ),
         announce=lambda line: console.print(line, soft_wrap=True),
     )
+
+
+def _place_of(env: str, workspace: str | None) -> tuple[Workspace, TrustRoot | None]:
+    """Return the workspace to serve from, and whom to trust: those of the environment in git, if it is one."""
+    from seatrial.promotion.environment import environment_names, open_environment
+    from seatrial.workspace import Workspace
+
+    if workspace is None and env in environment_names():
+        environment = open_environment(env)
+        return environment.open_workspace(), environment.open_trust_root()
+    return Workspace.open(workspace), None
 
 
 @app.command()

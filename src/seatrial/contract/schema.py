@@ -405,16 +405,6 @@ class Feedback(Section):
         description="When that many are there, or the disk takes no more: `refuse` answers 503, `shed` answers "
         "predictions without recording them, and counts them. Outcomes are refused.",
     )
-    retention: Duration | None = Field(
-        None,
-        description="How long predictions and their outcomes are kept, from the answer on; `seatrial feedback "
-        "retain` deletes what is older. Without it: for good.",
-    )
-    versions: Duration = Field(
-        timedelta(days=7),
-        description="How long an earlier version of the tables stays readable; `seatrial feedback compact` deletes "
-        "the files of older ones.",
-    )
 
 
 class Monitoring(Section):
@@ -453,6 +443,12 @@ class Environment(Section):
     promotion: Literal["automatic", "manual"] = Field(
         description="`automatic`: a run whose gates pass is served there. `manual`: a person says so."
     )
+    approvals: int = Field(
+        0,
+        ge=0,
+        le=9,
+        description="Fewest persons who must approve a bundle, where the environment itself asks for fewer.",
+    )
 
 
 class Contract(Section):
@@ -482,7 +478,7 @@ class Contract(Section):
     )
     triggers: Triggers = Field(Triggers(new_rows=None, every=None), description="What starts a retraining.")
     environments: dict[Name, Environment] = Field(
-        {name: Environment(promotion="automatic") for name in ("local", "test")},
+        {name: Environment(promotion="automatic", approvals=0) for name in ("local", "test")},
         min_length=1,
         description="Where the model is served.",
     )

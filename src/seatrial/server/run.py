@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import uvloop
 
-from seatrial.bundle import forbid_unpickling, open_trust_root
+from seatrial.bundle import TrustRoot, forbid_unpickling, open_trust_root
 from seatrial.bundle.store import find_bundle
 from seatrial.contract import load_contract
 from seatrial.contract.schema import NAME_PATTERN
@@ -52,6 +51,7 @@ class ServeOptions:
     Attributes:
         model: The model's name or folder.
         workspace: Where bundles, pointers and tables lie.
+        trust: The makers of bundles that are trusted; None: those of ``$SEATRIAL_TRUST`` or the workspace.
         environment: The environment whose bundle is served, and followed.
         bundle: Beginning of the digest of the one bundle to serve; None follows the environment.
         host: Address to listen at.
@@ -69,6 +69,7 @@ class ServeOptions:
 
     model: str
     workspace: Workspace
+    trust: TrustRoot | None = None
     environment: str = "local"
     bundle: str | None = None
     host: str = "127.0.0.1"
@@ -117,8 +118,6 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
             shipper.start()
             try:
                 service = _service(holder, log, recent, alone=not options.collect_logs)
-                # What was loaded stays: the collector need not walk through it while requests wait.
-                gc.freeze()
                 uvloop.run(_run(options, service, holder, listener, announce))
             finally:
                 shipper.stop()
@@ -146,7 +145,7 @@ def _default_log_folder(workspace: Workspace, name: str) -> Path:
 
 def _open_model(options: ServeOptions, name: str) -> ModelHolder:
     workspace = options.workspace
-    trust = open_trust_root(workspace)
+    trust = options.trust or open_trust_root(workspace)
     if options.bundle is not None:
         digest: str | None = find_bundle(workspace, options.bundle)
     else:

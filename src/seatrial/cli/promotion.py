@@ -1,0 +1,216 @@
+"""``seatrial promote``, ``approve``, ``reconcile`` and ``rollback``: a bundle into an environment, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markdown import Markdown
+
+from seatrial.cli.app import AsOf, Json, Model, app, console, print_json
+
+KEY_VARIABLE = "SEATRIAL_APPROVER_KEY"
+EnvironmentName = Annotated[
+    str, typer.Argument(help="Name of an environment in manifests/environments.", show_default=False)
+]
+Where = Annotated[str, typer.Option("--env", help="Name of the environment.", show_default=False)]
+Context = Annotated[
+    str,
+    typer.Option(
+        help="Also hand the manifests to this cluster, by its kubeconfig context: kubectl apply -k.",
+        show_default=False,
+    ),
+]
+Reason = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
+
+
+def _model_name(model: str) -> str:
+    from seatrial.contract import load_contract
+
+    return load_contract(model).contract.name
+
+
+@app.command()
+def promote(
+    model: Model,
+    to: Annotated[str, typer.Option("--to", help="Name of the environment.", show_default=False)],
+    bundle: Annotated[
+        str,
+        typer.Option(
+            help="A bundle's digest, or its first 6 digits or more. "
+            "[default: the one that the environment before serves]",
+            show_default=False,
+        ),
+    ] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    text: Annotated[
+        Path | None,
+        typer.Option(help="File for the pull request's text, as Markdown.", show_default=False),
+    ] = None,
+    as_of: AsOf = "",
+    as_json: Json = False,
+) -> None:
+    """Prepare that an environment serves a bundle: judge it, copy it, and write the change on a git branch.
+
+    Nothing is served by this. The bundle's digests and its signature are verified here and there, and
+    what the environment demands is judged and recorded. Merge the branch, and `seatrial reconcile`
+    makes it true. Exits with 9 if a gate or a demand failed.
+
+    Example: `seatrial promote flights --to staging`
+    """
+    from seatrial.data_tests import as_of_or_now
+    from seatrial.delivery.proposal import propose, refuse_failed
+
+    name = _model_name(model)
+    proposal = propose(name, to, digest=bundle, as_of=as_of_or_now(as_of), dry_run=dry_run)
+    if text is not None:
+        text.write_text(proposal.text, encoding="utf-8")
+    if as_json:
+        print_json({**vars(proposal), "verdicts": [v.model_dump(mode="json") for v in proposal.verdicts]})
+    else:
+        console.print(Markdown(proposal.text))
+        console.print(_next_step(proposal.branch.name if proposal.branch else None, to, dry_run=dry_run))
+    refuse_failed(proposal.verdicts, proposal.digest, to)
+
+
+def _next_step(branch: str | None, to: str, *, dry_run: bool) -> str:
+    if branch is not None:
+        return f"[green]✓[/] On the branch [bold]{branch}[/]. Merge it, then: seatrial reconcile {to}"
+    return "Only looked: nothing was written." if dry_run else f"{to} serves it already."
+
+
+@app.command()
+def approve(
+    model: Model,
+    env: Where,
+    key: Annotated[Path, typer.Option(help="Your private key.", envvar=KEY_VARIABLE, show_default=False)],
+    bundle: Annotated[
+        str,
+        typer.Option(
+            help="The bundle's digest, or its first 6 digits or more. "
+            "[default: the one that was judged last]",
+            show_default=False,
+        ),
+    ] = "",
+    comment: Annotated[str, typer.Option(help="What shall be remembered.")] = "",
+) -> None:
+    """Approve, with your key, that an environment serves a bundle as its next move.
+
+    What you sign names the model, the environment, the bundle, the move that it follows and the
+    evidence that you saw. It is good for nothing else. Exits with 22 if your key may not approve.
+
+    Example: `seatrial approve flights --env production --key alice.pem`
+    """
+    from seatrial.bundle.signing import read_signer
+    from seatrial.bundle.store import find_bundle
+    from seatrial.errors import ApprovalError
+    from seatrial.promotion.approvals import GATES
+    from seatrial.promotion.approvals import approve as sign
+    from seatrial.promotion.environment import open_environment
+    from seatrial.promotion.pointer import pointer_log, read_pointer
+
+    name, environment = _model_name(model), open_environment(env)
+    workspace = environment.open_workspace()
+    expected = read_pointer(workspace, env, name)
+    wanted = find_bundle(workspace, bundle) if bundle else None
+    evidence = pointer_log(workspace, env, name).newest(
+        lambda said: said.get("kind") == GATES and wanted in (None, said.get("digest"))
+    )
+    if evidence is None:
+        raise ApprovalError(
+            f"No bundle of {name} was judged for {env}, so there is nothing to approve.",
+            remedy=f"Prepare it: seatrial promote {name} --to {env}",
+        )
+    given = sign(
+        environment,
+        workspace,
+        name,
+        str(evidence.content["digest"]),
+        signer=read_signer(key),
+        expected=expected,
+        evidence=evidence,
+        comment=comment,
+    )
+    console.print(
+        f"[green]✓[/] {given.by} approves bundle {given.digest[:12]} of {name} for {env}, "
+        f"until {given.expires.isoformat()}."
+    )
+
+
+@app.command()
+def reconcile(
+    environment: EnvironmentName,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this model; may be given more than once.", show_default=False),
+    ] = None,
+    context: Context = "",
+    as_json: Json = False,
+) -> None:
+    """Make an environment what git says: the one step that follows a merge, and finishes what was killed.
+
+    All that a move rests on is checked once more: the bundle in the environment's own store, what its
+    gates found, who approved. Run again, it changes nothing.
+
+    Example: `seatrial reconcile staging`
+    """
+    from seatrial.delivery.apply import apply_manifests
+    from seatrial.delivery.reconcile import reconcile as run
+    from seatrial.promotion.environment import open_environment
+
+    done = run(environment, models=model)
+    applied = apply_manifests(open_environment(environment), context) if context else ""
+    if as_json:
+        print_json(done)
+        return
+    for one in done:
+        console.print(
+            f"[green]✓[/] {environment} serves {one.digest[:12]} of {one.model} "
+            f"(generation {one.generation}): {one.state}."
+        )
+    if not done:
+        console.print(f"Git names no bundle for {environment}.")
+    if applied:
+        console.print(applied.rstrip(), markup=False)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    env: Where,
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Another bundle that it has served, by the beginning of its digest. [default: the one before]",
+            show_default=False,
+        ),
+    ] = "",
+    reason: Reason = "rolled back",
+    context: Context = "",
+    as_json: Json = False,
+) -> None:
+    """Return to the bundle that an environment served before, at once.
+
+    It needs no approval and is recorded. Git is told on a branch; until that is merged, nothing
+    moves forward by itself.
+
+    Example: `seatrial rollback flights --env production --reason "too many false alarms"`
+    """
+    from seatrial.delivery.apply import apply_manifests
+    from seatrial.delivery.rollback import roll_back
+    from seatrial.promotion.environment import open_environment
+
+    done = roll_back(_model_name(model), env, to=to, reason=reason)
+    applied = apply_manifests(open_environment(env), context, done.files) if context else ""
+    if as_json:
+        print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})
+        return
+    console.print(
+        f"[green]✓[/] {env} serves {done.digest[:12]} again, instead of {str(done.previous)[:12]} "
+        f"(generation {done.generation})."
+    )
+    if done.branch is not None:
+        console.print(f"Git says so on the branch [bold]{done.branch.name}[/]: merge it.")
+    if applied:
+        console.print(applied.rstrip(), markup=False)

@@ -1,0 +1,248 @@
+"""Look whether the record, git, the bundles and what runs agree, and name every place where they do not.
+
+It trusts nothing that it can compute: the chain of the record is hashed anew, every bundle that was
+ever served is loaded with all its digests and its signature, every move's approvals are checked as
+they were when it was made, and what runs is asked which bundle it answers with.
+"""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from http import HTTPStatus
+
+import orjson
+
+from seatrial.bundle import Bundle, load_bundle
+from seatrial.bundle.manifest import is_digest
+from seatrial.cluster.commands import run
+from seatrial.delivery.declared import (
+    BUNDLE_ANNOTATION,
+    Declared,
+    declared_models,
+    object_name,
+    read_declared,
+)
+from seatrial.delivery.proposal import approvals_needed
+from seatrial.delivery.reconcile import move_to
+from seatrial.errors import BundleError, SeatrialError, UsageError
+from seatrial.promotion.approvals import check_approvals
+from seatrial.promotion.environment import EnvironmentFolder, open_environment
+from seatrial.promotion.pointer import PROMOTION, ROLL_BACK, is_move, pointer_log, read_pointer
+from seatrial.record_log import Record, RecordLog
+from seatrial.workspace import Workspace
+
+ASK_SECONDS = 10.0
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One place where something is not as it must be.
+
+    Attributes:
+        environment: The environment.
+        model: The model.
+        what: What is wrong: ``record``, ``bundle``, ``approval``, ``git`` or ``served``.
+        message: In words.
+    """
+
+    environment: str
+    model: str
+    what: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found.
+
+    Attributes:
+        findings: Every place that is not as it must be.
+        looked_at: What was looked at, in words: what is not among it was not audited.
+    """
+
+    findings: list[Finding]
+    looked_at: list[str]
+
+
+@dataclass(frozen=True)
+class _Case:
+    environment: EnvironmentFolder
+    workspace: Workspace
+    model: str
+    log: RecordLog
+
+    def finding(self, what: str, message: str) -> Finding:
+        return Finding(self.environment.name, self.model, what, message)
+
+
+def audit(
+    name: str, *, models: list[str] | None = None, servers: tuple[str, ...] = (), context: str = ""
+) -> Audit:
+    """Audit an environment.
+
+    Args:
+        name: Name of the environment.
+        models: Only these models; without it, all that git names or that were ever recorded there.
+        servers: Addresses of servers, such as ``http://127.0.0.1:8080``, that must serve what is recorded.
+        context: A cluster whose Deployments must serve what is recorded, by its kubeconfig context.
+
+    Raises:
+        UsageError: if there is no such environment, or a server's address is none.
+        StoreError: if the store failed.
+        ToolError: if kubectl failed.
+    """
+    environment = open_environment(name)
+    workspace = environment.open_workspace()
+    if wrong := [server for server in servers if not server.startswith(("http://", "https://"))]:
+        raise UsageError(f"A server's address must begin with http:// or https://. Got {wrong[0]!r} instead.")
+    recorded = {key.split("/")[2] for key in workspace.list(f"environments/{name}")}
+    findings: list[Finding] = []
+    looked_at: list[str] = []
+    for model in models or sorted({*recorded, *declared_models(environment)}):
+        case = _Case(environment, workspace, model, pointer_log(workspace, name, model))
+        faults = [case.finding("record", fault) for fault in case.log.faults()]
+        findings += faults
+        looked_at.append(f"{model}: record")
+        if any("damaged" in fault.message for fault in faults):
+            continue  # What cannot be read cannot be compared with anything.
+        findings += [*_moves(case), *_git(case), *_servers(case, servers), *_deployment(case, context)]
+        looked_at += [f"{model}: {what}" for what in ("bundles", "approvals", "git", *servers)]
+        looked_at += [f"{model}: Deployment in {context}"] if context else []
+    return Audit(findings, looked_at)
+
+
+def _moves(case: _Case) -> Iterator[Finding]:
+    """Check every bundle that was served, and that what wanted approvals had them."""
+    records, trust = case.log.all(), case.environment.open_trust_root()
+    loaded: dict[str, Bundle | None] = {}
+    for record in (record for record in records if is_move(record.content)):
+        digest = str(record.content.get("digest"))
+        if digest not in loaded:
+            try:
+                loaded[digest] = load_bundle(case.workspace, digest, trust)
+            except BundleError as error:
+                loaded[digest] = None
+                yield case.finding("bundle", f"{error.message} Record {record.number} served it.")
+        bundle = loaded[digest]
+        promoted = {r.content["digest"] for r in records if r.number < record.number and is_move(r.content)}
+        if record.content.get("kind") == ROLL_BACK and digest not in promoted:
+            yield case.finding("record", f"Move {record.number} rolls back to what was never served before.")
+        if bundle is not None and record.content.get("kind", PROMOTION) == PROMOTION:
+            yield from _approvals(case, records, record, bundle)
+
+
+def _approvals(case: _Case, records: list[Record], record: Record, bundle: Bundle) -> Iterator[Finding]:
+    needed = approvals_needed(case.environment, bundle)
+    before = [earlier for earlier in records if earlier.number < record.number]
+    follows = [earlier.number for earlier in before if is_move(earlier.content)]
+    try:
+        check_approvals(
+            case.environment,
+            before,
+            model=case.model,
+            digest=bundle.digest,
+            follows=follows[-1] if follows else 0,
+            needed=needed,
+            at=datetime.fromisoformat(str(record.content.get("at"))),
+        )
+    except (SeatrialError, ValueError) as error:
+        yield case.finding("approval", f"Move {record.number} was made all the same: {error}")
+
+
+def _git(case: _Case) -> Iterator[Finding]:
+    """Check that the newest move is the one that git says; an environment without files follows its pointer."""
+    try:
+        declared = read_declared(case.environment, case.model)
+        if declared is None:
+            return
+        if move_to(case.log.all(), declared, case.environment.name, case.model) is None:
+            yield case.finding("git", _not_made(case, declared))
+    except SeatrialError as error:
+        yield case.finding("git", error.message)
+
+
+def _not_made(case: _Case, declared: Declared) -> str:
+    return (
+        f"Git says that {declared.digest[:_SHOWN]} is served after move {declared.follows}, and that move is not made: "
+        f"seatrial reconcile {case.environment.name}"
+    )
+
+
+def _servers(case: _Case, servers: tuple[str, ...]) -> Iterator[Finding]:
+    wanted = read_pointer(case.workspace, case.environment.name, case.model).digest
+    for server in servers:
+        try:
+            served = _served_by(server, case.model)
+        except (OSError, ValueError, LookupError) as error:
+            yield case.finding(
+                "served", f"{server} does not say which bundle of {case.model} it serves: {error}"
+            )
+            continue
+        if served is not None and served != wanted:
+            yield case.finding(
+                "served",
+                f"{server} serves bundle {served[:_SHOWN]} of {case.model}; "
+                f"by the record it is {str(wanted)[:_SHOWN]}.",
+            )
+
+
+def _served_by(server: str, model: str) -> str | None:
+    """Return the digest that a server says it answers with; None where it has another model."""
+    try:
+        address = f"{server.rstrip('/')}/v2/models/{model}"
+        with urllib.request.urlopen(address, timeout=ASK_SECONDS) as answer:  # noqa: S310 -- http(s), as checked
+            said = orjson.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.NOT_FOUND:
+            return None
+        raise
+    digest = str(said["parameters"]["bundle"])
+    if not is_digest(digest):
+        raise ValueError(f"{digest!r} is no digest")
+    return digest
+
+
+def _deployment(case: _Case, context: str) -> Iterator[Finding]:
+    if not context or read_declared(case.environment, case.model) is None:
+        return
+    wanted = read_pointer(case.workspace, case.environment.name, case.model).digest
+    name = object_name(case.model)
+    namespace = case.environment.rules.namespace or case.environment.name
+    asked = ("--context", context, "get", "deployment", name, "--namespace", namespace)
+    said = run("kubectl", *asked, "--ignore-not-found", "--output", "json")
+    if not said.strip():
+        yield case.finding(
+            "served", f"There is no Deployment {name} in the namespace {namespace} of {context}."
+        )
+        return
+    deployment = orjson.loads(said)
+    places = dict(_bundles_in(deployment))
+    wrong = {place: digest for place, digest in places.items() if digest != wanted}
+    if wrong or not places:
+        shown = ", ".join(f"{place} {str(digest)[:_SHOWN]}" for place, digest in wrong.items()) or "nothing"
+        yield case.finding(
+            "served",
+            f"The Deployment {name} in {namespace} of {context} says {shown}; by the record it is "
+            f"{str(wanted)[:_SHOWN]}.",
+        )
+
+
+def _bundles_in(deployment: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield every place of a Deployment that names a bundle, and the digest there."""
+    found = orjson.loads(orjson.dumps(deployment))
+    template = found["spec"]["template"]
+    for where, metadata in (
+        ("its annotation", found["metadata"]),
+        ("its pods' annotation", template["metadata"]),
+    ):
+        if BUNDLE_ANNOTATION in metadata.get("annotations", {}):
+            yield where, metadata["annotations"][BUNDLE_ANNOTATION]
+    for container in template["spec"]["containers"]:
+        for variable in container.get("env", []):
+            if variable["name"] == "BUNDLE":
+                yield f"BUNDLE of {container['name']}", variable.get("value", "")

@@ -1,0 +1,149 @@
+"""What git says an environment serves: ``manifests/environments/ENV/MODEL/bundle.yaml``.
+
+The file is a patch of the model's Deployment, so ``kubectl apply -k manifests/environments/ENV`` serves
+what it names. Beside the bundle's digest it names the move of the record that it follows: a change
+that was prepared before somebody else moved is seen to be stale, also after a merge (threats: P5).
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from seatrial.bundle.manifest import is_digest
+from seatrial.errors import ContractError, Problem
+from seatrial.promotion.environment import EnvironmentFolder
+
+BUNDLE_FILE = "bundle.yaml"
+OBJECTS_FILE = "objects.yaml"
+KUSTOMIZATION = "kustomization.yaml"
+BUNDLE_ANNOTATION = "seatrial.io/bundle"
+FOLLOWS_ANNOTATION = "seatrial.io/follows"
+_PATCH = """\
+# Written by `seatrial promote` and `seatrial rollback`: the bundle that is served, and the number of the
+# record's move that it follows.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {name}
+  annotations:
+    seatrial.io/bundle: {digest}
+    seatrial.io/follows: "{follows}"
+spec:
+  template:
+    metadata:
+      annotations:
+        seatrial.io/bundle: {digest}
+    spec:
+      containers:
+        - name: server
+          env:
+            - name: BUNDLE
+              value: {digest}
+"""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What git says an environment serves of one model.
+
+    Attributes:
+        digest: Digest of the bundle.
+        follows: Generation of the pointer that the move to it follows; 0 where it is the first.
+    """
+
+    digest: str
+    follows: int
+
+
+def bundle_file(environment: EnvironmentFolder, model: str) -> Path:
+    """Return the path of the file that names a model's bundle."""
+    return environment.folder / model / BUNDLE_FILE
+
+
+def declared_models(environment: EnvironmentFolder) -> list[str]:
+    """Return the models for which git names a bundle in an environment, sorted."""
+    return sorted(path.parent.name for path in environment.folder.glob(f"*/{BUNDLE_FILE}"))
+
+
+def read_declared(environment: EnvironmentFolder, model: str) -> Declared | None:
+    """Return what git says an environment serves of a model, or None where it says nothing.
+
+    Raises:
+        ContractError: if the file does not say it once and the same everywhere.
+    """
+    path = bundle_file(environment, model)
+    if not path.is_file():
+        return None
+    return parse_declared(path.read_text(encoding="utf-8"), model, path)
+
+
+def parse_declared(text: str, model: str, path: Path) -> Declared:
+    """Read a model's ``bundle.yaml``.
+
+    Raises:
+        ContractError: if it does not say which bundle, once and the same everywhere.
+    """
+    try:
+        content = YAML(typ="safe", pure=True).load(text)
+        annotations = content["metadata"]["annotations"]
+        declared = Declared(annotations[BUNDLE_ANNOTATION], int(annotations[FOLLOWS_ANNOTATION]))
+    except (YAMLError, LookupError, TypeError, ValueError) as error:
+        raise _wrong(path, f"cannot be read: {type(error).__name__}: {error}.") from None
+    if not is_digest(str(declared.digest)) or declared.follows < 0:
+        raise _wrong(path, "must name a bundle by its whole digest, and the move that it follows.")
+    if content != YAML(typ="safe", pure=True).load(patch(model, declared)):
+        raise _wrong(
+            path, f"must name bundle {declared.digest[:12]} at all of its places, and say nothing else."
+        )
+    return declared
+
+
+def _wrong(path: Path, message: str) -> ContractError:
+    return ContractError(
+        str(path), [Problem("", message)], remedy="Let it be written again: seatrial promote MODEL --to ENV"
+    )
+
+
+def object_name(model: str) -> str:
+    """Return the name of a model's objects on Kubernetes, which allows no underscore."""
+    return model.replace("_", "-")
+
+
+def patch(model: str, declared: Declared) -> str:
+    """Return the text of a model's ``bundle.yaml``."""
+    return _PATCH.format(name=object_name(model), digest=declared.digest, follows=declared.follows)
+
+
+def changed_files(environment: EnvironmentFolder, model: str, declared: Declared) -> dict[Path, bytes]:
+    """Return the files of git that change so that an environment serves a bundle, by their paths.
+
+    The model becomes one of the environment's resources where there is a Deployment to patch.
+    """
+    files = {bundle_file(environment, model): patch(model, declared).encode()}
+    kustomization = environment.folder / KUSTOMIZATION
+    if (environment.folder / model / OBJECTS_FILE).is_file() and kustomization.is_file():
+        before = kustomization.read_text(encoding="utf-8")
+        after = _with_resource(before, model)
+        if after != before:
+            files[kustomization] = after.encode()
+    return files
+
+
+def _with_resource(text: str, model: str) -> str:
+    yaml = YAML()
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    content: dict[str, Any] = yaml.load(text)
+    resources = content.get("resources") or []
+    if model in resources:
+        return text
+    content["resources"] = sorted([*resources, model])
+    written = io.StringIO()
+    yaml.dump(content, written)
+    return re.sub(r"\n{3,}", "\n\n", written.getvalue())

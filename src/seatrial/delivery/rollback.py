@@ -1,0 +1,115 @@
+"""Return to the bundle before, at once; git is told afterwards.
+
+A roll-back wants no approval and no gates: what it returns to had them. It is one append to the
+record, and the change of git that says the same is written on a branch and into the files that
+`kubectl apply -k` takes. Until git is in step, nothing moves forward again by itself: what git says
+follows an older move, and is refused. A roll-back that was killed before git was told is finished by
+the same command; only then does the next one go back further.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from seatrial.bundle import load_bundle
+from seatrial.bundle.store import find_bundle
+from seatrial.delivery.declared import Declared, bundle_file, changed_files, read_declared
+from seatrial.delivery.git import Branch, repository_of, write_branch
+from seatrial.errors import BundleError, UsageError
+from seatrial.promotion.environment import EnvironmentFolder, open_environment
+from seatrial.promotion.pointer import ROLL_BACK, is_move, move, pointer_log, previous_bundle, read_pointer
+from seatrial.record_log import Record
+
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """A roll-back.
+
+    Attributes:
+        digest: The bundle that is served now.
+        previous: The one that was served before it.
+        generation: The pointer's generation.
+        branch: The branch on which git says so; None where git names no bundle of this model.
+        files: The files that say so, by their paths.
+    """
+
+    digest: str
+    previous: str | None
+    generation: int
+    branch: Branch | None
+    files: dict[Path, bytes]
+
+
+def roll_back(model: str, name: str, *, to: str = "", reason: str) -> RolledBack:
+    """Let an environment serve the bundle that it served before.
+
+    Args:
+        model: The model's name.
+        name: Name of the environment.
+        to: Beginning of another bundle's digest that it has served; without it, the one before.
+        reason: Why, for the record.
+
+    Raises:
+        UsageError: if there is none to return to, or it was never served there.
+        BundleError: if it is not in the store any more, whole and signed.
+        PointerMovedError: if somebody else moved in the meantime.
+        StoreError: if the store failed.
+        ToolError: if git failed; it is rolled back all the same.
+    """
+    environment = open_environment(name)
+    workspace = environment.open_workspace()
+    expected = read_pointer(workspace, name, model)
+    records = pointer_log(workspace, name, model).all()
+    moves = [record for record in records if is_move(record.content)]
+    if not to and (untold := _finish(environment, model, moves)) is not None:
+        return untold
+    digest = find_bundle(workspace, to) if to else previous_bundle(records)
+    if digest is None or digest not in [record.content["digest"] for record in moves]:
+        raise UsageError(
+            f"{name} has not served {'another bundle' if digest is None else f'bundle {to}'} of {model} before, "
+            "so there is none to return to.",
+            remedy=f"See what was served: seatrial history {model} --env {name}",
+        )
+    try:
+        load_bundle(workspace, digest, environment.open_trust_root())
+    except BundleError as error:
+        raise BundleError(
+            f"{name} cannot return to bundle {digest[:_SHOWN]}: {error.message}",
+            remedy="Copy its files back from the store of the environment that it came from.",
+        ) from None
+    content = {"kind": ROLL_BACK, "digest": digest, "previous": expected.digest, "reason": reason}
+    pointer = move(workspace, name, model, content, expected=expected)
+    branch, files = _tell_git(environment, model, Declared(digest, expected.generation), reason)
+    return RolledBack(digest, expected.digest, pointer.generation, branch, files)
+
+
+def _finish(environment: EnvironmentFolder, model: str, moves: list[Record]) -> RolledBack | None:
+    """Tell git of a roll-back that was killed before it could; None where there is none such."""
+    if not moves or moves[-1].content.get("kind") != ROLL_BACK:
+        return None
+    said = moves[-1].content
+    declared = Declared(said["digest"], said["follows"])
+    if read_declared(environment, model) == declared:
+        return None
+    branch, files = _tell_git(environment, model, declared, said["reason"])
+    if branch is None or not branch.new:
+        return None
+    return RolledBack(declared.digest, said["previous"], moves[-1].number, branch, files)
+
+
+def _tell_git(
+    environment: EnvironmentFolder, model: str, declared: Declared, reason: str
+) -> tuple[Branch | None, dict[Path, bytes]]:
+    if not bundle_file(environment, model).is_file():
+        return None, {}
+    files = changed_files(environment, model, declared)
+    branch = write_branch(
+        repository_of(environment.folder),
+        f"rollback/{environment.name}/{model}/{declared.digest[:_SHOWN]}",
+        files,
+        f"{environment.name} serves {model} {declared.digest[:_SHOWN]} again\n\n{reason}\n",
+    )
+    return branch, files

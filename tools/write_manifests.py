@@ -1,0 +1,75 @@
+"""Render each model of each environment from `charts/model`, for those who have kubectl and no helm.
+
+`kubectl apply -k` cannot run helm, so what it takes is in git: `manifests/environments/ENV/MODEL/objects.yaml`,
+rendered from the chart with the `values.yaml` beside it. The bundle is none of the values: `bundle.yaml`,
+which `seatrial promote` writes, puts it in its place. ``--check`` compares instead of writing, and a test
+runs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENTS = ROOT / "manifests" / "environments"
+NO_BUNDLE = "0" * 64
+HEAD = "# Rendered from charts/model with values.yaml by `python tools/write_manifests.py`; change these, not this.\n"
+
+
+def main() -> int:
+    """Write what is not in step, or with ``--check`` say it; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is old")
+    check = parser.parse_args().check
+    old = []
+    for values in sorted(ENVIRONMENTS.glob("*/*/values.yaml")):
+        path, text = values.with_name("objects.yaml"), render(values)
+        if not path.is_file() or path.read_text() != text:
+            old.append(path)
+            if not check:
+                path.write_text(text)
+    if check:
+        sys.stderr.writelines(
+            f"{path.relative_to(ROOT)} is not in step: python tools/write_manifests.py\n" for path in old
+        )
+    return 1 if old and check else 0
+
+
+def render(values: Path) -> str:
+    """Return the objects of a model in an environment, as YAML."""
+    model, environment = values.parent.name, values.parent.parent.name
+    follows = is_automatic(values.parent.parent)
+    arguments = ["--set", f"model={model},environment={environment}", "--values", str(values)]
+    arguments += [] if follows else ["--set-string", f"digest={NO_BUNDLE}"]
+    done = subprocess.run(  # noqa: S603 -- the arguments are ours
+        [
+            os.environ.get("HELM", "helm"),
+            "template",
+            model.replace("_", "-"),
+            str(ROOT / "charts" / "model"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    text = re.sub(r"^ *(helm\.sh/chart|helm\.sh/resource-policy): .*\n", "", done.stdout, flags=re.MULTILINE)
+    text = re.sub(r"^ *annotations:\n(?=spec:)", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^# Source: .*\n", "", text, flags=re.MULTILINE)
+    return HEAD + text.replace("managed-by: Helm", "managed-by: kustomize")
+
+
+def is_automatic(folder: Path) -> bool:
+    """Return whether training puts a bundle into an environment: its servers follow the pointer."""
+    return "after" not in YAML(typ="safe").load(folder / "environment.yaml")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
