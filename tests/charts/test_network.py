@@ -52,6 +52,33 @@ def test_policies_let_in_nobody_from_everywhere(objects: list[Object]) -> None:
             assert {"namespaceSelector": {}} not in rule["from"], f"{name_of(policy)} lets in every namespace"
 
 
+def test_prometheus_reaches_what_announces_metrics(case: Case, objects: list[Object]) -> None:
+    """A pod that says where its metrics are lets Prometheus in at that port; of a subchart alone, if closed."""
+    policies = of_kind(objects, "NetworkPolicy")
+    for pod in pods(objects):
+        notes = pod.metadata.get("annotations") or {}
+        closing = [one for one in policies if matches(one["spec"]["podSelector"], pod.labels)]
+        if notes.get("prometheus.io/scrape") != "true" or not closing:
+            continue
+        ports = {
+            port["port"]
+            for policy in closing
+            for rule in policy["spec"].get("ingress") or []
+            for peer in rule["from"]
+            if (peer.get("podSelector") or {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+            == "prometheus"
+            for port in rule["ports"]
+        }
+        assert int(notes["prometheus.io/port"]) in ports, pod.owner
+
+
+def test_models_announce_their_metrics(case: Case, objects: list[Object]) -> None:
+    """Every pod of a served model says where its metrics are, whichever engine runs it."""
+    for pod in pods(objects):
+        if "seatrial.io/model" in pod.labels:
+            assert pod.metadata["annotations"]["prometheus.io/path"] == "/metrics", pod.owner
+
+
 def test_services_find_pods(objects: list[Object]) -> None:
     """Each Service selects a pod, and a port of it by a name or number that the pod has."""
     for service in of_kind(objects, "Service"):

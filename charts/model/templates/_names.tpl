@@ -16,6 +16,13 @@ app.kubernetes.io/part-of: seatrial
 seatrial.io/model: {{ .Values.model }}
 {{- end -}}
 
+{{- /* Annotations of a pod: where Prometheus finds its metrics. */ -}}
+{{- define "model.podAnnotations" -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: "9000"
+prometheus.io/path: /metrics
+{{- end -}}
+
 {{- /* Labels of an object. */ -}}
 {{- define "model.labels" -}}
 {{ include "model.podLabels" . }}

@@ -28,6 +28,24 @@ SHARES = tuple(tenth / 10 for tenth in range(1, 11))
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
+WATCHED = {
+    "connections": "Open connections.",
+    "refused_connections_total": "Connections beyond the limit.",
+    "waiting_requests": "Predictions asked for and not answered yet.",
+    "shed_total": "Predictions refused because too many waited.",
+    "learned_rows": "Outcomes that no table has yet.",
+    "log_waiting_records": "Records that wait for the disk.",
+    "log_bytes": "Bytes of records that no table has yet.",
+    "log_segments": "Finished segments not shipped yet.",
+    "log_unsynced_total": "Records confirmed and then not synced.",
+    "log_unrecorded_rows_total": "Rows answered and not recorded, as the contract wants it when the log is full.",
+    "feedback_unshipped_seconds": "Age of the oldest finished segment not shipped yet.",
+}
+"""Figures that other parts of the server keep, by their names without ``seatrial_``; a total only grows.
+
+The rules and the dashboard of charts/platform read these names, and those of :meth:`Metrics.collect`."""
+
+
 class Histogram:
     """Counts values by their size.
 
@@ -63,8 +81,7 @@ class Metrics:
         self.outcomes: Counter[str] = Counter()
         self._requests: Counter[tuple[str, int]] = Counter()
         self._seconds: dict[str, Histogram] = {}
-        self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
-        self._totals: dict[str, tuple[str, Callable[[], float]]] = {}
+        self._watched: dict[str, Callable[[], float]] = {}
         self._info: Callable[[], dict[str, str]] = dict
         self._registry = CollectorRegistry()
         self._registry.register(self)
@@ -83,16 +100,15 @@ class Metrics:
         """Count a request that was answered otherwise."""
         self._requests[endpoint, status] += 1
 
-    def watch(self, name: str, text: str, read: Callable[[], float], *, total: bool = False) -> None:
+    def watch(self, name: str, read: Callable[[], float]) -> None:
         """Show a figure that somebody else keeps.
 
         Args:
-            name: Its name, without ``seatrial_`` and ``_total``.
-            text: What it is.
+            name: Its name in ``WATCHED``.
             read: Returns it.
-            total: Whether it only grows.
         """
-        (self._totals if total else self._gauges)[name] = (text, read)
+        assert name in WATCHED, name
+        self._watched[name] = read
 
     def identify(self, info: Callable[[], dict[str, str]]) -> None:
         """Show what is served, as labels of ``seatrial_model_info``."""
@@ -124,10 +140,9 @@ class Metrics:
         for status_name, count in list(self.outcomes.items()):
             outcomes.add_metric([status_name], count)
         yield outcomes
-        for name, (text, read) in self._gauges.items():
-            yield GaugeMetricFamily(f"seatrial_{name}", text, value=read())
-        for name, (text, read) in self._totals.items():
-            yield CounterMetricFamily(f"seatrial_{name}", text, value=read())
+        for name, read in self._watched.items():
+            family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield family(f"seatrial_{name}", WATCHED[name], value=read())
         yield InfoMetricFamily("seatrial_model", "What is served.", value=self._info())
 
 

@@ -225,35 +225,20 @@ def _most_connections() -> int:
 
 def _watch(service: Service, holder: ModelHolder, listener: Listener) -> None:
     metrics, predictor = service.metrics, service.predictor
-    metrics.watch("connections", "Open connections.", lambda: len(listener.connections))
-    metrics.watch(
-        "waiting_requests", "Predictions asked for and not answered yet.", lambda: predictor.waiting
-    )
-    metrics.watch("shed", "Predictions refused because too many waited.", lambda: predictor.shed, total=True)
-    metrics.watch(
-        "refused_connections", "Connections beyond the limit.", lambda: listener.refused, total=True
-    )
-    metrics.watch("learned_rows", "Outcomes that no table has yet.", lambda: len(holder.learned))
+    metrics.watch("connections", lambda: len(listener.connections))
+    metrics.watch("refused_connections_total", lambda: listener.refused)
+    metrics.watch("waiting_requests", lambda: predictor.waiting)
+    metrics.watch("shed_total", lambda: predictor.shed)
+    metrics.watch("learned_rows", lambda: len(holder.learned))
     metrics.identify(lambda: {"name": holder.name, "bundle": holder.current.digest})
     log = service.log
     if log is not None:
-        metrics.watch("log_waiting_records", "Records that wait for the disk.", lambda: log.waiting)
-        metrics.watch("log_bytes", "Bytes of records that no table has yet.", lambda: log.held_bytes)
-        metrics.watch(
-            "feedback_unshipped_seconds",
-            "Age of the oldest finished segment not shipped yet.",
-            lambda: log.unshipped_seconds,
-        )
-        metrics.watch(
-            "log_unrecorded_rows",
-            "Rows answered and not recorded, as the contract wants it when the log is full.",
-            lambda: predictor.unrecorded,
-            total=True,
-        )
-        metrics.watch("log_segments", "Finished segments not shipped yet.", lambda: len(log.segments()))
-        metrics.watch(
-            "log_unsynced", "Records confirmed and then not synced.", lambda: log.unsynced, total=True
-        )
+        metrics.watch("log_waiting_records", lambda: log.waiting)
+        metrics.watch("log_bytes", lambda: log.held_bytes)
+        metrics.watch("log_segments", lambda: len(log.segments()))
+        metrics.watch("log_unsynced_total", lambda: log.unsynced)
+        metrics.watch("log_unrecorded_rows_total", lambda: predictor.unrecorded)
+        metrics.watch("feedback_unshipped_seconds", lambda: log.unshipped_seconds)
 
 
 async def _stop_with_parent(end: Callable[[float], None]) -> None:

@@ -22,6 +22,8 @@ componentSpecs:
   - metadata:
       labels:
         {{- include "model.podLabels" $root | nindent 8 }}
+      annotations:
+        {{- include "model.podAnnotations" $root | nindent 8 }}
     {{- if .autoscaled }}
     hpaSpec:
       minReplicas: {{ $root.Values.autoscaling.minReplicas }}
