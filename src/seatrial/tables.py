@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
@@ -25,9 +25,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from seatrial.errors import StoreError, TableError
 from seatrial.workspace import Workspace, store_errors
 
+Result = TypeVar("Result")
 BATCH_COLUMN = "_batch"
+_STATISTICS = "delta.dataSkippingStatsColumns"
 FIRST_COMMIT = "_delta_log/00000000000000000000.json"
 ATTEMPTS = 10
+UNCOMMITTED_HOURS = 1
+"""Age from which a file that no commit names was left by a writer that is gone."""
 COMPACT_EVERY = 100
 """Commits of a stream after which a table's small files are put together."""
 
@@ -68,6 +72,23 @@ class BatchResult:
     version: int
     rows: int
     digest: str
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What putting a table's small files together did.
+
+    Attributes:
+        table: Name of the table.
+        files_before: Data files of its newest version before.
+        files_after: And afterwards.
+        deleted_files: Data files deleted that only earlier versions had, or that no commit names.
+    """
+
+    table: str
+    files_before: int
+    files_after: int
+    deleted_files: int
 
 
 @contextmanager
@@ -275,7 +296,117 @@ class Tables:
                     target, rows, mode="append", schema_mode="merge", commit_properties=properties
                 )
 
-    def _make(self, name: str, rows: pl.DataFrame, partitions: list[str]) -> DeltaTable:
+    def compact(self, name: str, *, keep: timedelta) -> Compaction:
+        """Put a table's small files together, and delete what only versions before ``keep`` need.
+
+        Others may write at the same time; who reads a version that is older than ``keep`` may not.
+
+        Args:
+            name: Name of the table.
+            keep: For how long an earlier version stays readable.
+
+        Raises:
+            TableError: if the table is damaged, or others keep changing it.
+            StoreError: if the store failed; the table is as it was.
+        """
+        table = self.open(name)
+        if table is None:
+            return Compaction(name, 0, 0, 0)
+        before = len(table.file_uris())
+
+        def put_together(table: DeltaTable) -> int:
+            table.optimize.compact()
+            table.create_checkpoint()
+            return len(table.file_uris())
+
+        after = self._changed(name, put_together)
+        hours = max(round(keep / timedelta(hours=1)), UNCOMMITTED_HOURS)
+        return Compaction(name, before, after, self.vacuum(name, hours=hours, uncommitted=True))
+
+    def delete(self, name: str, rows: pl.DataFrame | str, *, facts: dict[str, str]) -> int:
+        """Delete rows in one commit; return how many. Earlier versions have them until :meth:`vacuum`.
+
+        Args:
+            name: Name of the table.
+            rows: Which: a column of values, or a condition in SQL.
+            facts: What the commit shall say of itself.
+
+        Raises:
+            TableError: if the table is damaged, or others keep changing it.
+            StoreError: if the store failed; nothing was deleted.
+        """
+        if self.open(name) is None or (isinstance(rows, pl.DataFrame) and rows.is_empty()):
+            return 0
+        properties = CommitProperties(custom_metadata=facts)
+
+        def delete(table: DeltaTable) -> int:
+            if isinstance(rows, str):
+                return int(table.delete(rows, commit_properties=properties)["num_deleted_rows"])
+            (column,) = rows.columns
+            merger = table.merge(
+                rows,
+                f"t.{column} = s.{column}",
+                source_alias="s",
+                target_alias="t",
+                commit_properties=properties,
+            )
+            return int(merger.when_matched_delete().execute()["num_target_rows_deleted"])
+
+        return self._changed(name, delete)
+
+    def vacuum(self, name: str, *, hours: int, uncommitted: bool) -> int:
+        """Delete data files that the newest version does not have; return how many.
+
+        Args:
+            name: Name of the table.
+            hours: How long ago a version must have left a file behind.
+            uncommitted: Whether also files that no commit names are deleted, from that age on. It must be
+                ``UNCOMMITTED_HOURS`` at least then: a younger one may be about to be committed.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
+        table = self.open(name)
+        if table is None:
+            return 0
+        with _table_errors(name):
+            doomed = set(table.vacuum(hours, enforce_retention_duration=False, full=uncommitted))
+            # What commits have left behind is named for good, also when it was deleted long ago.
+            prefix = f"{self._prefix}/{name}"
+            doomed &= {key.removeprefix(f"{prefix}/") for key in self._workspace.list(prefix)}
+            if doomed:  # Each vacuum is two commits, also of nothing.
+                table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=uncommitted)
+        return len(doomed)
+
+    def keep_statistics_of(self, name: str, columns: list[str]) -> None:
+        """Let the table's log have the smallest and largest values of these columns alone, from now on.
+
+        Raises:
+            TableError: if the table is damaged, or others keep changing it.
+            StoreError: if the store failed.
+        """
+        table = self.open(name)
+        wanted = ",".join(columns)
+        if table is not None and table.metadata().configuration.get(_STATISTICS) != wanted:
+            self._changed(name, lambda table: table.alter.set_table_properties({_STATISTICS: wanted}))
+
+    def _changed(self, name: str, change: Callable[[DeltaTable], Result]) -> Result:
+        """Change a table, and again from another look at it if somebody else's commit came before."""
+        for attempt in range(ATTEMPTS):
+            table = self.open(name)
+            assert table is not None
+            try:
+                with _table_errors(name):
+                    return change(table)
+            except _ChangedError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise AssertionError
+
+    def _make(
+        self, name: str, rows: pl.DataFrame, partitions: list[str], statistics: list[str] | None = None
+    ) -> DeltaTable:
         """Make a table with no rows, at version 0; if somebody else makes it too, there is one.
 
         delta-rs lets two writers who both make a table both write their rows, whatever their
@@ -283,7 +414,8 @@ class Tables:
         put in its place by a write that one of them wins.
         """
         with tempfile.TemporaryDirectory() as elsewhere:
-            write_deltalake(elsewhere, rows.clear(), partition_by=partitions)
+            configuration = None if statistics is None else {_STATISTICS: ",".join(statistics)}
+            write_deltalake(elsewhere, rows.clear(), partition_by=partitions, configuration=configuration)
             first = Path(elsewhere, FIRST_COMMIT).read_bytes()
         self._workspace.create(f"{self._prefix}/{name}/{FIRST_COMMIT}", first)
         # At version 0: what somebody else has committed since is looked at by the commit.
@@ -300,7 +432,14 @@ class Tables:
         return (table.transaction_version(stream) or 0) if table is not None else 0
 
     def append(
-        self, name: str, frame: pl.DataFrame, *, stream: str, position: int, facts: dict[str, str]
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        *,
+        stream: str,
+        position: int,
+        facts: dict[str, str],
+        statistics: list[str] | None = None,
     ) -> bool:
         """Append rows of a stream in one commit, which also records how far the stream has come.
 
@@ -313,6 +452,8 @@ class Tables:
             stream: Name of the stream, such as one opening of a log.
             position: How far the stream comes with these rows, counted from 1.
             facts: What the commit shall say of itself.
+            statistics: Where the table is made by this: the columns whose smallest and largest values its log
+                may have; None: of all.
 
         Returns:
             Whether it was written; False if the stream had come that far already.
@@ -329,7 +470,7 @@ class Tables:
             app_transactions=[Transaction(stream, position)],
         )
         with _table_errors(name):
-            target = table if table is not None else self._make(name, frame, [])
+            target = table if table is not None else self._make(name, frame, [], statistics)
             write_deltalake(target, frame, mode="append", schema_mode="merge", commit_properties=properties)
             if table is not None and table.version() % COMPACT_EVERY == 0:
                 # Many small files make reading and appending slow; readers of older versions are

@@ -285,3 +285,46 @@ def test_feedback_is_counted_and_exported(cli: Cli, model: Path, tmp_path: Path)
     code, _, err = cli("feedback", "export", model, file, "-w", workspace.folder)
     assert code == 2
     assert "cannot be written: File exists" in err
+
+
+def test_feedback_is_kept_and_erased(cli: Cli, model: Path, tmp_path: Path) -> None:
+    """``feedback join``, ``compact``, ``retain`` and ``erase`` say what they did, in words and as JSON."""
+    workspace = Workspace.open(tmp_path / "workspace")
+    names = [new_id(), new_id()]
+    log = FeedbackLog(workspace.folder / "serving" / "visits" / "feedback-log")
+    for record in (prediction(*names), outcome(names[0], 1.0)):
+        log.append(record).result()
+    ship(log, feedback_tables(workspace, "visits"))
+    log.append(prediction(later := new_id())).result()
+    log.close()
+    place = ("-w", workspace.folder)
+
+    file = tmp_path / "joined.csv"
+    assert "1 outcomes written" in cli("feedback", "join", model, file, *place)[1]
+    assert pl.read_csv(file)["prediction_id"].to_list() == names[:1]
+    again = ("feedback", "join", model, tmp_path / "joined.parquet", "--history", *place, "--json")
+    assert orjson.loads(cli(*again)[1])["rows"] == 1
+    assert cli("feedback", "join", model, tmp_path / "joined.txt", *place)[0] == 2
+    assert cli("feedback", "export", model, tmp_path / "all.csv", *place)[0] == 2
+
+    (first, _) = orjson.loads(cli("feedback", "compact", model, *place, "--json")[1])
+    assert first == {"table": "predictions", "files_before": 1, "files_after": 1, "deleted_files": 0}
+    assert "predictions: 1 files became 1" in cli("feedback", "compact", model, *place)[1]
+    code, _, err = cli("feedback", "retain", model, *place)
+    assert (code, "retention: 180d" in err) == (2, True)
+    model_file = model / "model.yaml" if model.is_dir() else model
+    model_file.write_text(f"{model_file.read_text()}\nfeedback: {{retention: 180d}}\n")
+    assert "0 predictions and 0 outcomes deleted" in cli("feedback", "retain", model, *place)[1]
+
+    ids = ("--prediction", names[0], "--prediction", later)
+    assert (
+        "1 predictions and 1 outcomes would be erased"
+        in cli("feedback", "erase", model, *ids, "--dry-run", *place)[1]
+    )
+    code, out, _ = cli("feedback", "erase", model, *ids, *place, "--json")
+    deleted = orjson.loads(out)
+    assert (code, deleted["predictions"], deleted["outcomes"]) == (0, 2, 1)
+    assert "0 predictions and 0 outcomes erased" in cli("feedback", "erase", model, *ids, *place)[1]
+    assert "0 predictions" in cli("feedback", "erase", model, "--subject", "shop=QQ", *place)[1]
+    for wrong in ((), ("--subject", "shop"), ("--subject", "colour=red"), ("--prediction", "x")):
+        assert cli("feedback", "erase", model, *wrong, *place)[0] == 2

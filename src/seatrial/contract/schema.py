@@ -405,6 +405,16 @@ class Feedback(Section):
         description="When that many are there, or the disk takes no more: `refuse` answers 503, `shed` answers "
         "predictions without recording them, and counts them. Outcomes are refused.",
     )
+    retention: Duration | None = Field(
+        None,
+        description="How long predictions and their outcomes are kept, from the answer on; `seatrial feedback "
+        "retain` deletes what is older. Without it: for good.",
+    )
+    versions: Duration = Field(
+        timedelta(days=7),
+        description="How long an earlier version of the tables stays readable; `seatrial feedback compact` deletes "
+        "the files of older ones.",
+    )
 
 
 class Monitoring(Section):

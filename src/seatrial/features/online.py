@@ -9,20 +9,20 @@ that :mod:`seatrial.features.row_expressions` translates, a request is answered 
 
 from __future__ import annotations
 
-import itertools
 import math
 import operator
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
 
 from seatrial.errors import FeatureError
-from seatrial.features.batch import KNOWN_AT, SEPARATOR, key_expression, running_totals
+from seatrial.features.batch import KNOWN_AT, SEPARATOR, key_expression
 from seatrial.features.definitions import Features, History, Latest, Lookup, Part
+from seatrial.features.history_index import HistoryIndex
 from seatrial.features.row_expressions import TIME, RowFunction, Unsure, row_function
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -32,78 +32,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 def to_microseconds(instant: datetime) -> int:
     """Return an instant as whole microseconds since 1970, exactly."""
     return (instant - _EPOCH) // _MICROSECOND
-
-
-@dataclass
-class _Totals:
-    times: list[int] = field(default_factory=list)
-    counts: list[int] = field(default_factory=list)
-    sums: list[float] = field(default_factory=list)
-
-    def add(self, at: int, value: float, times: int) -> None:
-        """Count one more value, or one less; a late one is put in its place."""
-        place = bisect_left(self.times, at)
-        if place == len(self.times) or self.times[place] != at:
-            before = place - 1
-            self.times.insert(place, at)
-            self.counts.insert(place, self.counts[before] if place else 0)
-            self.sums.insert(place, self.sums[before] if place else 0.0)
-        self.counts[place:] = [count + times for count in self.counts[place:]]
-        self.sums[place:] = [total + value for total in self.sums[place:]]
-
-    def until(self, at: int) -> tuple[int, float]:
-        """Return count and sum of all values at or before ``at``."""
-        place = bisect_right(self.times, at) - 1
-        return (self.counts[place], self.sums[place]) if place >= 0 else (0, 0.0)
-
-
-class _OnlineHistory:
-    def __init__(self, part: History, table: pl.DataFrame) -> None:
-        self.part = part
-        self._lengths = [length // _MICROSECOND for length in part.lengths]
-        self._totals: dict[str, _Totals] = {}
-        # What was learned is kept apart: a late outcome moves all that is after it, and the tables
-        # hold years of it, what was learned since they were read a month perhaps.
-        self._learned: dict[str, _Totals] = {}
-        grouped = (
-            running_totals(part, table)
-            .with_columns(pl.col("_at").dt.epoch("us"))
-            .group_by("_key", maintain_order=True)
-            .agg("_at", "_n", "_sum")
-        )
-        for key, times, counts, sums in grouped.iter_rows():
-            self._totals[key] = _Totals(times, counts, sums)
-
-    def add(self, key: str, at: int, value: float, times: int) -> None:
-        self._learned.setdefault(key, _Totals()).add(at, value, times)
-
-    def values(self, key: str | None, at: int | None) -> list[Any]:
-        if key is None or at is None:
-            return [None, 0] * len(self._lengths)
-        known: _Totals | _Both | None
-        known, learned = self._totals.get(key), self._learned.get(key)
-        if learned is not None:
-            known = _Both(known or _Totals(), learned)
-        if known is None:
-            return [None, 0] * len(self._lengths)
-        n_end, sum_end = known.until(at)
-        values: list[Any] = []
-        for length in self._lengths:
-            n_start, sum_start = known.until(at - length)
-            count = n_end - n_start
-            values += ((sum_end - sum_start) / count if count > 0 else None, count)
-        return values
-
-
-@dataclass
-class _Both:
-    tables: _Totals
-    learned: _Totals
-
-    def until(self, at: int) -> tuple[int, float]:
-        count, total = self.tables.until(at)
-        more, more_total = self.learned.until(at)
-        return count + more, total + more_total
 
 
 class _OnlineLatest:
@@ -151,7 +79,8 @@ class _OnlineLookup:
         return self._rows.get(key, self._missing) if key is not None else self._missing
 
 
-_Index = _OnlineHistory | _OnlineLatest | _OnlineLookup
+_Index = _OnlineLatest | _OnlineLookup
+_PlainKeys = Callable[[Sequence[Sequence[Any]]], list[str | None]]
 
 
 class OnlineFeatures:
@@ -184,15 +113,31 @@ class OnlineFeatures:
         self._known_at = (
             None if features.known_at is None else features.known_at.dt.epoch("us").alias(KNOWN_AT)
         )
+        self._histories = [part for part in features.parts if isinstance(part, History)]
+        others = [part for part in features.parts if not isinstance(part, History)]
         try:
-            self._indexes = [_index(part, tables) for part in features.parts]
+            self._indexes = [_index(part, _table(part, tables)) for part in others]
+            self._history_index = (
+                HistoryIndex(self._histories, [_table(part, tables) for part in self._histories])
+                if self._histories
+                else None
+            )
         except pl.exceptions.PolarsError as error:
             raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
         self._joined: dict[str, Any] = {}
-        for part in features.parts:
+        for part in others:
             self._joined.update(_types(part, tables[part.table]))
-        self._places = [self._key_places(part) for part in features.parts]
-        self._plain = _PlainRows.of(self._schema, self._joined, self._known_at, self._expressions)
+        if self._history_index is not None:
+            names = self._history_index.names
+            self._joined.update(dict.fromkeys(names[: len(names) // 2], pl.Float64))
+            self._joined.update(dict.fromkeys(names[len(names) // 2 :], pl.Int64))
+        self._keys = [self._plain_keys(part) for part in others]
+        self._history_keys = [self._plain_keys(part) for part in self._histories]
+        self._plain = (
+            None
+            if None in (*self._keys, *self._history_keys)
+            else _PlainRows.of(self._schema, self._joined, self._known_at, self._expressions)
+        )
 
     def compute(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """Compute the features of a request.
@@ -224,7 +169,7 @@ class OnlineFeatures:
         try:
             frame = pl.DataFrame(rows, schema=self._schema, orient="row", strict=True)
             instants = self._instants(frame)
-            if self._indexes:
+            if self._joined:
                 frame = frame.hstack(self._look_up(rows, frame, instants))
             features = frame.select(self._expressions)
         except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
@@ -242,21 +187,16 @@ class OnlineFeatures:
         Returns:
             Each row's features, and each row's ``known_at``; None if polars has to compute them.
         """
-        if self._plain is None or None in self._places:
+        plain = self._plain
+        if plain is None:
             return None
-        found: list[Sequence[Any]] = []
-        instants: list[int | None] = []
         try:
-            for row in rows:
-                values = self._plain.inputs(row)
-                instant = self._plain.known_at(values)
-                for index, places in zip(self._indexes, self._places, strict=True):
-                    values += index.values(_key_at(row, places), instant)
-                found.append(self._plain.features(values))
-                instants.append(instant)
+            found = [plain.inputs(row) for row in rows]
+            instants = [plain.known_at(values) for values in found]
+            self._extend(found, rows, instants, None)
+            return [plain.features(values) for values in found], instants
         except (Unsure, OverflowError):
             return None
-        return found, instants
 
     def _instants(self, frame: pl.DataFrame) -> list[int | None]:
         if self._known_at is None:
@@ -266,28 +206,48 @@ class OnlineFeatures:
     def _look_up(
         self, rows: Sequence[Sequence[Any]], frame: pl.DataFrame, instants: list[int | None]
     ) -> pl.DataFrame:
-        keys = [
-            [_key_of([row[place] for place in places]) for row in rows]
-            if places is not None
-            else frame.select(key_expression(index.part.by)).to_series().to_list()
-            for index, places in zip(self._indexes, self._places, strict=True)
-        ]
-        found = [
-            [
-                value
-                for key, index in zip(row_keys, self._indexes, strict=True)
-                for value in index.values(key, instant)
-            ]
-            for instant, *row_keys in zip(instants, *keys, strict=True)
-        ]
+        found: list[list[Any]] = [[] for _ in rows]
+        self._extend(found, rows, instants, frame)
         return pl.DataFrame(found, schema=self._joined, orient="row")
 
-    def _key_places(self, part: Part) -> list[int] | None:
-        """Where a part's key is in a row, if Python and polars write its types as the same text."""
-        if any(self._schema[column] not in (pl.String, pl.Int64) for column in part.by):
+    def _extend(
+        self,
+        found: list[list[Any]],
+        rows: Sequence[Sequence[Any]],
+        instants: Sequence[int | None],
+        frame: pl.DataFrame | None,
+    ) -> None:
+        """Append to each row's values what is joined to it.
+
+        Args:
+            found: The values so far, of each row.
+            rows: The request's rows.
+            instants: The instant that each is predicted at.
+            frame: The rows as a frame, which makes the keys that plain Python cannot; None: there are none.
+        """
+        for index, make_keys in zip(self._indexes, self._keys, strict=True):
+            keys = make_keys(rows) if make_keys else _keys(index.part, frame)
+            for values, key, instant in zip(found, keys, instants, strict=True):
+                values.extend(index.values(key, instant))
+        if self._history_index is not None and rows:
+            history_keys = [
+                make_keys(rows) if make_keys else _keys(part, frame)
+                for part, make_keys in zip(self._histories, self._history_keys, strict=True)
+            ]
+            for values, more in zip(found, self._history_index.look_up(history_keys, instants), strict=True):
+                values.extend(more)
+
+    def _plain_keys(self, part: Part) -> _PlainKeys | None:
+        """What makes a part's keys of rows, if Python and polars write its types as the same text."""
+        kinds = [self._schema[column] for column in part.by]
+        if any(kind not in (pl.String, pl.Int64) for kind in kinds):
             return None
         names = self._schema.names()
-        return [names.index(column) for column in part.by]
+        places = [names.index(column) for column in part.by]
+        if len(places) == 1 and kinds == [pl.String]:
+            (place,) = places
+            return lambda rows: [row[place] for row in rows]
+        return lambda rows: [_key_of([row[place] for place in places]) for row in rows]
 
     def learn(self, table: str, row: dict[str, Any]) -> None:
         """Let a row that has just become known count for the histories over its table.
@@ -304,14 +264,13 @@ class OnlineFeatures:
         self._count(table, row, -1)
 
     def _count(self, table: str, row: dict[str, Any], times: int) -> None:
-        for index in self._indexes:
-            part = index.part
-            if not isinstance(index, _OnlineHistory) or part.table != table:
+        for number, part in enumerate(self._histories):
+            if part.table != table or self._history_index is None:
                 continue
-            at, value = row.get(index.part.time), row.get(index.part.value)
+            at, value = row.get(part.time), row.get(part.value)
             key = _key_of([row.get(column) for column in part.by])
             if key is not None and at is not None and value is not None and not math.isnan(value):
-                index.add(key, to_microseconds(at), times * float(value), times)
+                self._history_index.add(number, key, to_microseconds(at), times * float(value), times)
 
 
 @dataclass(frozen=True)
@@ -384,17 +343,10 @@ def _in_microseconds(values: list[Any], places: list[int]) -> list[Any]:
 
 def _key_of(values: list[Any]) -> str | None:
     """The same text as ``key_expression`` makes of columns, of plain values."""
-    texts = [_text_of(value) for value in values]
+    texts = [value if type(value) is str else _text_of(value) for value in values]
     if len(texts) == 1:
         return texts[0]
     return None if None in texts else SEPARATOR.join(texts)  # type: ignore[arg-type]
-
-
-def _key_at(row: Sequence[Any], places: list[int] | None) -> str | None:
-    assert places is not None
-    if len(places) == 1 and isinstance(value := row[places[0]], str):
-        return value
-    return _key_of([row[place] for place in places])
 
 
 def _text_of(value: Any) -> str | None:
@@ -406,21 +358,22 @@ def _text_of(value: Any) -> str | None:
     return None if text is None else str(text)
 
 
-def _index(part: Part, tables: dict[str, pl.LazyFrame]) -> _Index:
+def _keys(part: Part, frame: pl.DataFrame | None) -> list[str | None]:
+    """Return the key of each row of a frame."""
+    assert frame is not None
+    return frame.select(key_expression(part.by)).to_series().to_list()
+
+
+def _table(part: Part, tables: dict[str, pl.LazyFrame]) -> pl.DataFrame:
     if part.table not in tables:
         raise FeatureError(f"The features need the table {part.table!r}. Got: {', '.join(tables) or 'none'}.")
-    table = tables[part.table].select(sorted(part.needs)).collect()
-    match part:
-        case Lookup():
-            return _OnlineLookup(part, table)
-        case Latest():
-            return _OnlineLatest(part, table)
-        case History():
-            return _OnlineHistory(part, table)
+    return tables[part.table].select(sorted(part.needs)).collect()
 
 
-def _types(part: Part, table: pl.LazyFrame) -> dict[str, Any]:
-    if isinstance(part, History):
-        return dict(zip(part.names, itertools.cycle([pl.Float64, pl.Int64]), strict=False))
+def _index(part: Lookup | Latest, table: pl.DataFrame) -> _Index:
+    return _OnlineLookup(part, table) if isinstance(part, Lookup) else _OnlineLatest(part, table)
+
+
+def _types(part: Lookup | Latest, table: pl.LazyFrame) -> dict[str, Any]:
     schema = table.collect_schema()
     return {name: schema[column] for name, column in part.columns.items()}

@@ -42,6 +42,7 @@ _HOUR = 3_600_000_000
 _DAY = 24 * _HOUR
 _YEARS = range(1900, 2200)
 _YEARS_AT_ONCE = 10
+_KNOWN_INSTANTS = 10_000
 _INTEGERS: dict[Any, int] = {pl.Int8: 2**7, pl.Int16: 2**15, pl.Int32: 2**31, pl.Int64: 2**63}
 _PLAIN = (pl.String, pl.Boolean, pl.Float64, *_INTEGERS)
 _ARITHMETIC = {"Plus": operator.add, "Minus": operator.sub, "Multiply": operator.mul}
@@ -357,10 +358,19 @@ def _wall_clock(inner: RowFunction, zone: str | None, part: Any) -> RowFunction:
     if not isinstance(part, str) or part not in _PARTS:
         raise _Unknown
     read, offsets = _PARTS[part], _offsets(zone or "UTC")
+    # Requests are about instants that others ask about, too: departures at the same full minutes.
+    known: dict[int | None, int | None] = {None: None}
 
     def value(row: Row) -> int | None:
-        found = inner(row)
-        return None if found is None else read(found + offsets.at(found))
+        instant = inner(row)
+        try:
+            return known[instant]
+        except KeyError:
+            if len(known) > _KNOWN_INSTANTS:
+                known.clear()
+                known[None] = None
+            found = known[instant] = read(instant + offsets.at(instant))
+            return found
 
     return value
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+from datetime import datetime
 
 _PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _VERSION = 0x7 << 76
@@ -31,6 +32,16 @@ def new_ids(count: int) -> list[str]:
         text = f"{milliseconds | number:032x}"
         found.append(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
     return found
+
+
+def first_id_at(instant: datetime) -> str:
+    """Return what sorts before every id made at ``instant`` or later, and after every earlier one.
+
+    Args:
+        instant: An instant, UTC; ids know it to the millisecond.
+    """
+    text = f"{max(int(instant.timestamp() * 1000), 0):012x}"
+    return f"{text[:8]}-{text[8:]}"
 
 
 def is_id(text: str) -> bool:

@@ -71,6 +71,10 @@ class Segment:
     path: Path
 
 
+class FolderInUseError(FeedbackError):
+    """Another process writes to the log's folder."""
+
+
 @dataclass
 class _Open:
     descriptor: int
@@ -118,7 +122,8 @@ class FeedbackLog:
         waiting: Most records that may wait for the disk; more are refused.
 
     Raises:
-        FeedbackError: if the folder cannot be used, or another process has it.
+        FolderInUseError: if another process has the folder.
+        FeedbackError: if the folder cannot be used.
     """
 
     def __init__(
@@ -473,7 +478,7 @@ def _open_lock(folder: Path) -> int:
     except OSError:
         holder = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
-        raise FeedbackError(
+        raise FolderInUseError(
             f"The feedback log's folder {folder} is in use by process {holder}.",
             remedy="Stop that server, or give this one a folder of its own: --log-folder FOLDER",
         ) from None

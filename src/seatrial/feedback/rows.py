@@ -43,6 +43,11 @@ OUTCOMES = pl.Schema(
         "received_at": _INSTANT,
     }
 )
+STATISTICS = {
+    PREDICTIONS_TABLE: ["prediction_id", "served_at", "known_at"],
+    OUTCOMES_TABLE: ["prediction_id", "occurred_at", "received_at"],
+}
+"""The columns whose extremes a table's log may have: of others they would outlive what is erased."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import polars as pl
 
 from seatrial.errors import FeedbackError, SeatrialError
 from seatrial.feedback.log import DAMAGED, LOCK, FeedbackLog, Segment
-from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, Rows, read_rows
+from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, STATISTICS, Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
@@ -174,7 +174,12 @@ def _append(tables: Tables, table: str, stream: str, read: list[_Read]) -> None:
     if any(frame.height for frame in frames):
         position = max(one.segment.number for one in new)
         tables.append(
-            table, pl.concat(frames), stream=stream, position=position, facts={"source": "feedback log"}
+            table,
+            pl.concat(frames),
+            stream=stream,
+            position=position,
+            facts={"source": "feedback log"},
+            statistics=STATISTICS[table],
         )
 
 

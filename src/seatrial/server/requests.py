@@ -261,6 +261,8 @@ def read_time(item: Any) -> datetime | None:
         return None
     if instant.year not in YEARS:
         return None
+    if instant.tzinfo is UTC:
+        return instant
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 

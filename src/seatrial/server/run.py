@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -118,6 +119,8 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
             shipper.start()
             try:
                 service = _service(holder, log, recent, alone=not options.collect_logs)
+                # What was loaded stays: the collector need not walk through it while requests wait.
+                gc.freeze()
                 uvloop.run(_run(options, service, holder, listener, announce))
             finally:
                 shipper.stop()
