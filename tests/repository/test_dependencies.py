@@ -8,7 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PAGE = (ROOT / "docs" / "dependencies.md").read_text()
-PEERS = sorted((ROOT / "benchmarks").glob("*/requirements/*.in"))
+PEERS = sorted(
+    [*(ROOT / "benchmarks").glob("*/requirements/*.in"), *(ROOT / "tests/support/clients").glob("*.in")]
+)
 
 WORDS = {
     "Apache": r"Apache",
@@ -67,7 +69,7 @@ def test_dependency_is_explained(name: str) -> None:
 
 
 def test_peers_are_explained() -> None:
-    """Each peer of the benchmarks is on the page too."""
+    """Each peer of the benchmarks, and each client that tests ask with, is on the page too."""
     lines = [line for path in PEERS for line in path.read_text().splitlines()]
     asked = {name_of(line) for line in lines if line.strip() and not line.startswith("#")}
 

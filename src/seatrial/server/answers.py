@@ -14,8 +14,10 @@ class Answer:
         content: The body: JSON-serializable, or bytes as they are.
         status: The HTTP status.
         content_type: What the body is.
+        headers: Further headers.
     """
 
     content: Any
     status: int = 200
     content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()

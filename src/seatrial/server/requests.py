@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ import orjson
 from seatrial.bundle import InputColumn
 from seatrial.errors import RequestError
 from seatrial.feedback.ids import is_id
+from seatrial.server.binary import DATATYPES, read_elements
 
 OUTPUTS = ("probability", "flagged", "prediction_id")
 MAXIMUM_TEXT = 1_000
@@ -38,11 +39,13 @@ class InferRequest:
         rows: Its rows, each with a value for every input of the model, in the inputs' order.
         request_id: The client's own id of it.
         outputs: The outputs wanted, in the client's order.
+        binary: Those of them that are wanted as bytes.
     """
 
     rows: list[tuple[Any, ...]]
     request_id: str | None
     outputs: tuple[str, ...]
+    binary: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -89,72 +92,142 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> None:
 _TWICE = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_int=str, parse_float=str)
 
 
-def parse_infer(body: bytes, inputs: Sequence[InputColumn], *, maximum_rows: int) -> InferRequest:
+def parse_infer(
+    body: bytes, inputs: Sequence[InputColumn], *, maximum_rows: int, header_length: int | None = None
+) -> InferRequest:
     """Read a request for predictions.
 
     Args:
         body: The request's body.
         inputs: The model's inputs.
         maximum_rows: Most rows that a request may have.
+        header_length: Bytes of the body that are JSON, where binary tensors follow; None: all of it.
 
     Raises:
         RequestError: if it is malformed.
     """
-    document = parse_json(body)
-    _known_keys(document, ("id", "parameters", "inputs", "outputs"), "The request")
-    _parameters(document, "parameters")
-    tensors = _tensors(document.get("inputs"), inputs)
-    count = _row_count(tensors, maximum_rows)
-    columns = [_column(rule, tensors.get(rule.name), count) for rule in inputs]
+    document = parse_json(body if header_length is None else body[:header_length])
+    known_keys(document, ("id", "parameters", "inputs", "outputs"), "The request")
+    parameters = _parameters(document, "parameters")
+    binary = _BinaryTensors(b"" if header_length is None else body[header_length:])
+    tensors = _tensors(document.get("inputs"), inputs, binary)
+    binary.check_end()
+    count = row_count(tensors, maximum_rows)
+    outputs = _outputs(document.get("outputs"), binary=_flag(parameters, "binary_data_output", "parameters"))
     return InferRequest(
-        rows=list(zip(*columns, strict=True)),
-        request_id=_request_id(document.get("id")),
-        outputs=_outputs(document.get("outputs")),
+        rows=read_rows(tensors, inputs, count),
+        request_id=read_id(document.get("id"), "'id'"),
+        outputs=tuple(outputs),
+        binary=frozenset(name for name, as_bytes in outputs.items() if as_bytes),
     )
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class Tensor:
+    """An input as it was sent.
+
+    Attributes:
+        place: Where in the request it is, for messages.
+        datatype: Its datatype.
+        rows: Its rows, as its shape says.
+        data: A value for each row; empty, whatever ``rows`` says, if no input is of the datatype.
+    """
+
     place: str
     datatype: str
     rows: int
     data: list[Any]
 
 
-def _tensors(content: Any, inputs: Sequence[InputColumn]) -> dict[str, _Tensor]:
+class _BinaryTensors:
+    """The bytes after the JSON, which the tensors without ``data`` take in their order."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._at = 0
+
+    def take(self, size: Any, place: str) -> bytes:
+        left = len(self._content) - self._at
+        if type(size) is not int or not 0 <= size <= left:
+            raise RequestError(
+                f"{place}.parameters.binary_data_size must be a number of bytes after the JSON, at most "
+                f"{left:,}. Got {shown(size)} instead."
+            )
+        self._at += size
+        return self._content[self._at - size : self._at]
+
+    def check_end(self) -> None:
+        if self._at != len(self._content):
+            raise RequestError(
+                f"The tensors take {self._at:,} bytes after the JSON. Got {len(self._content):,} instead."
+            )
+
+
+def _tensors(content: Any, inputs: Sequence[InputColumn], binary: _BinaryTensors) -> dict[str, Tensor]:
     if not isinstance(content, list) or not content:
         raise RequestError(f"'inputs' must be a list of tensors. Got {shown(content)} instead.")
     known = [rule.name for rule in inputs]
-    found: dict[str, _Tensor] = {}
+    found: dict[str, Tensor] = {}
     for number, tensor in enumerate(content):
         if not isinstance(tensor, dict) or not isinstance(tensor.get("name"), str):
             raise RequestError(
                 f"inputs[{number}] must be an object with a 'name'. Got {shown(tensor)} instead."
             )
         name = tensor["name"]
-        if name not in known:
-            raise RequestError(f"inputs[{number}]: the model has no input {shown(name)}.{_near(name, known)}")
-        if name in found:
-            raise RequestError(f"inputs[{number}]: the input {name!r} is there twice.")
-        found[name] = _tensor(tensor, f"inputs[{number}] ({name})")
+        check_name(name, known, found, f"inputs[{number}]")
+        found[name] = _tensor(tensor, f"inputs[{number}] ({name})", binary)
     return found
 
 
-def _tensor(tensor: dict[str, Any], place: str) -> _Tensor:
-    _known_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), place)
-    _parameters(tensor, f"{place}.parameters")
-    shape, data = tensor.get("shape"), tensor.get("data")
-    if not isinstance(shape, list) or not _is_shape(shape):
-        raise RequestError(f"{place}.shape must be [n] or [n, 1]. Got {shown(shape)} instead.")
+def check_name(name: str, known: list[str], found: Container[str], place: str) -> None:
+    """Refuse an input that the model has not, or that is there already.
+
+    Raises:
+        RequestError: naming it.
+    """
+    if name not in known:
+        raise RequestError(f"{place}: the model has no input {shown(name)}.{near(name, known)}")
+    if name in found:
+        raise RequestError(f"{place}: the input {name!r} is there twice.")
+
+
+def _tensor(tensor: dict[str, Any], place: str, binary: _BinaryTensors) -> Tensor:
+    known_keys(tensor, ("name", "shape", "datatype", "parameters", "data"), place)
+    parameters = _parameters(tensor, f"{place}.parameters")
+    shape, datatype = read_shape(tensor.get("shape"), place), _datatype(tensor.get("datatype"), place)
+    if "binary_data_size" in parameters and "data" not in tensor:
+        content = binary.take(parameters["binary_data_size"], place)
+        known = datatype in DATATYPES
+        elements = read_elements(content, datatype, shape[0], f"{place}.data") if known else []
+        return Tensor(place, datatype, shape[0], elements)
+    data = tensor.get("data")
     if not isinstance(data, list):
         raise RequestError(f"{place}.data must be a list. Got {shown(data)} instead.")
     if shape[1:] and any(isinstance(item, list) for item in data):
         data = [_only_item(item, f"{place}.data[{row}]") for row, item in enumerate(data)]
-    if len(data) != shape[0]:
-        raise RequestError(
-            f"{place}.data must have {shape[0]} values, as its shape says. Got {len(data)} instead."
-        )
-    return _Tensor(place, _datatype(tensor.get("datatype"), place), shape[0], data)
+    check_length(len(data), shape[0], place)
+    return Tensor(place, datatype, shape[0], data)
+
+
+def check_length(length: int, rows: int, place: str) -> None:
+    """Refuse data of another length than the shape says.
+
+    Raises:
+        RequestError: naming both.
+    """
+    if length != rows:
+        raise RequestError(f"{place}.data must have {rows} values, as its shape says. Got {length} instead.")
+
+
+def read_shape(shape: Any, place: str) -> list[int]:
+    """Return a tensor's shape, which must be [n] or [n, 1].
+
+    Raises:
+        RequestError: if it is another.
+    """
+    if not isinstance(shape, list) or not _is_shape(shape):
+        raise RequestError(f"{place}.shape must be [n] or [n, 1]. Got {shown(shape)} instead.")
+    return shape
 
 
 def _is_shape(shape: list[Any]) -> bool:
@@ -175,7 +248,12 @@ def _datatype(datatype: Any, place: str) -> str:
     return datatype
 
 
-def _row_count(tensors: dict[str, _Tensor], maximum: int) -> int:
+def row_count(tensors: dict[str, Tensor], maximum: int) -> int:
+    """Return the rows of a request, which all its tensors must have.
+
+    Raises:
+        RequestError: if they differ, or are none or too many.
+    """
     first = next(iter(tensors.values()))
     for tensor in tensors.values():
         if tensor.rows != first.rows:
@@ -183,18 +261,42 @@ def _row_count(tensors: dict[str, _Tensor], maximum: int) -> int:
                 f"All inputs must have the same number of rows. {first.place} has {first.rows}, "
                 f"{tensor.place} has {tensor.rows}."
             )
-    if first.rows < 1:
-        raise RequestError("A request must have at least one row. Got 0 instead.")
-    if first.rows > maximum:
-        raise RequestError(
-            f"A request may have at most {maximum:,} rows. Got {first.rows:,} instead.",
-            status=413,
-            remedy="Send them in several requests.",
-        )
+    check_rows(first.rows, maximum)
     return first.rows
 
 
-def _column(rule: InputColumn, tensor: _Tensor | None, rows: int) -> list[Any]:
+def check_rows(rows: int, maximum: int) -> None:
+    """Refuse a request without rows or with too many.
+
+    Raises:
+        RequestError: naming both numbers; with status 413 for too many.
+    """
+    if rows < 1:
+        raise RequestError("A request must have at least one row. Got 0 instead.")
+    if rows > maximum:
+        raise RequestError(
+            f"A request may have at most {maximum:,} rows. Got {rows:,} instead.",
+            status=413,
+            remedy="Send them in several requests.",
+        )
+
+
+def read_rows(tensors: dict[str, Tensor], inputs: Sequence[InputColumn], count: int) -> list[tuple[Any, ...]]:
+    """Return a request's rows, each with a value for every input of the model.
+
+    Args:
+        tensors: What was sent, by input.
+        inputs: The model's inputs.
+        count: The rows of each tensor.
+
+    Raises:
+        RequestError: if an input is missing, or a value is none of its input's type.
+    """
+    columns = [_column(rule, tensors.get(rule.name), count) for rule in inputs]
+    return list(zip(*columns, strict=True))
+
+
+def _column(rule: InputColumn, tensor: Tensor | None, rows: int) -> list[Any]:
     if tensor is None:
         if rule.required:
             raise RequestError(f"The input {rule.name!r} is missing.")
@@ -206,19 +308,31 @@ def _column(rule: InputColumn, tensor: _Tensor | None, rows: int) -> list[Any]:
             f"Got {shown(tensor.datatype)} instead."
         )
     limit = INTEGERS.get(tensor.datatype)
-    values = []
-    for row, item in enumerate(tensor.data):
-        value = None if item is None else kind.read(item)
-        if value is None and (rule.required or item is not None):
-            raise RequestError(
-                f"{tensor.place}.data[{row}] must be {kind.wanted}. Got {shown(item)} instead."
-            )
+    values = [read_value(rule, item, f"{tensor.place}.data[{row}]") for row, item in enumerate(tensor.data)]
+    for row, value in enumerate(values):
         if limit is not None and value is not None and not -limit <= value < limit:
             raise RequestError(
-                f"{tensor.place}.data[{row}] must fit into {tensor.datatype}. Got {shown(item)} instead."
+                f"{tensor.place}.data[{row}] must fit into {tensor.datatype}. Got {shown(value)} instead."
             )
-        values.append(value)
     return values
+
+
+def read_value(rule: InputColumn, item: Any, place: str) -> Any:
+    """Read a value of an input, parsed from JSON; None where an input that is not required has none.
+
+    Args:
+        rule: The input.
+        item: The value as it was sent.
+        place: Where in the request it is, for the message.
+
+    Raises:
+        RequestError: if it is none of the input's type.
+    """
+    kind = KINDS[rule.type]
+    value = None if item is None else kind.read(item)
+    if value is None and (rule.required or item is not None):
+        raise RequestError(f"{place} must be {kind.wanted}. Got {shown(item)} instead.")
+    return value
 
 
 INTEGERS = {"INT32": 2**31, "INT64": 2**63}
@@ -276,28 +390,51 @@ KINDS: dict[str, _Kind] = {
 }
 
 
-def _request_id(content: Any) -> str | None:
+def read_id(content: Any, place: str) -> str | None:
+    """Return the client's own id of a request, if it gave one.
+
+    Raises:
+        RequestError: if it is no text, or too long.
+    """
     if content is not None and not (isinstance(content, str) and len(content) <= MAXIMUM_ID):
         raise RequestError(
-            f"'id' must be a text of at most {MAXIMUM_ID} characters. Got {shown(content)} instead."
+            f"{place} must be a text of at most {MAXIMUM_ID} characters. Got {shown(content)} instead."
         )
     return content
 
 
-def _outputs(content: Any) -> tuple[str, ...]:
+def _outputs(content: Any, *, binary: bool) -> dict[str, bool]:
+    """Return the outputs wanted, and of each whether it is wanted as bytes."""
     if content is None:
-        return OUTPUTS
+        return dict.fromkeys(OUTPUTS, binary)
     if not isinstance(content, list):
         raise RequestError(f"'outputs' must be a list. Got {shown(content)} instead.")
-    wanted = []
+    wanted: dict[str, bool] = {}
     for number, output in enumerate(content):
-        name = output.get("name") if isinstance(output, dict) else None
-        if name not in OUTPUTS:
-            raise RequestError(
-                f"outputs[{number}].name must be one of {', '.join(OUTPUTS)}. Got {shown(name)} instead."
-            )
-        wanted.append(name)
-    return tuple(dict.fromkeys(wanted)) or OUTPUTS
+        name = check_output(output.get("name") if isinstance(output, dict) else None, number)
+        place = f"outputs[{number}].parameters"
+        wanted[name] = _flag(_parameters(output, place), "binary_data", place, default=binary)
+    return wanted or dict.fromkeys(OUTPUTS, binary)
+
+
+def check_output(name: Any, number: int) -> str:
+    """Return the name of an output that there is.
+
+    Raises:
+        RequestError: naming those that there are.
+    """
+    if name not in OUTPUTS:
+        raise RequestError(
+            f"outputs[{number}].name must be one of {', '.join(OUTPUTS)}. Got {shown(name)} instead."
+        )
+    return str(name)
+
+
+def _flag(parameters: dict[str, Any], key: str, place: str, *, default: bool = False) -> bool:
+    found = parameters.get(key, default)
+    if not isinstance(found, bool):
+        raise RequestError(f"{place}.{key} must be true or false. Got {shown(found)} instead.")
+    return found
 
 
 def parse_feedback(body: bytes, *, maximum_items: int) -> list[OutcomeItem]:
@@ -312,24 +449,38 @@ def parse_feedback(body: bytes, *, maximum_items: int) -> list[OutcomeItem]:
     """
     document = parse_json(body)
     if "outcomes" not in document:
-        return [_outcome(document, "The outcome")]
-    _known_keys(document, ("outcomes",), "The request")
+        return [read_outcome(document, "The outcome")]
+    known_keys(document, ("outcomes",), "The request")
     items = document["outcomes"]
     if not isinstance(items, list) or not items:
         raise RequestError(f"'outcomes' must be a list of outcomes. Got {shown(items)} instead.")
-    if len(items) > maximum_items:
+    check_outcomes(len(items), maximum_items)
+    return [read_outcome(item, f"outcomes[{number}]") for number, item in enumerate(items)]
+
+
+def check_outcomes(count: int, maximum: int) -> None:
+    """Refuse too many outcomes at once.
+
+    Raises:
+        RequestError: with status 413.
+    """
+    if count > maximum:
         raise RequestError(
-            f"A request may bring at most {maximum_items:,} outcomes. Got {len(items):,} instead.", status=413
+            f"A request may bring at most {maximum:,} outcomes. Got {count:,} instead.", status=413
         )
-    return [_outcome(item, f"outcomes[{number}]") for number, item in enumerate(items)]
 
 
-def _outcome(item: Any, place: str) -> OutcomeItem:
+def read_outcome(item: Any, place: str) -> OutcomeItem:
+    """Read an outcome: an object with ``prediction_id``, ``value`` and perhaps ``occurred_at``.
+
+    Raises:
+        RequestError: if it is malformed.
+    """
     if not isinstance(item, dict):
         raise RequestError(
             f"{place} must be an object with 'prediction_id' and 'value'. Got {shown(item)} instead."
         )
-    _known_keys(item, ("prediction_id", "value", "occurred_at"), place)
+    known_keys(item, ("prediction_id", "value", "occurred_at"), place)
     name, value, instant = item.get("prediction_id"), item.get("value"), item.get("occurred_at")
     if not isinstance(name, str) or not is_id(name):
         raise RequestError(
@@ -344,18 +495,26 @@ def _outcome(item: Any, place: str) -> OutcomeItem:
     return OutcomeItem(name, float(value), occurred_at)
 
 
-def _known_keys(content: dict[str, Any], known: tuple[str, ...], place: str) -> None:
+def known_keys(content: dict[str, Any], known: tuple[str, ...], place: str) -> None:
+    """Refuse keys that mean nothing here: they are misspelt, or ask for what would not happen.
+
+    Raises:
+        RequestError: naming the first such key.
+    """
     for key in content:
         if key not in known:
-            raise RequestError(f"{place} has an unknown key {shown(key)}.{_near(key, list(known))}")
+            raise RequestError(f"{place} has an unknown key {shown(key)}.{near(key, list(known))}")
 
 
-def _parameters(content: dict[str, Any], place: str) -> None:
-    if not isinstance(content.get("parameters", {}), dict):
-        raise RequestError(f"{place} must be an object. Got {shown(content['parameters'])} instead.")
+def _parameters(content: dict[str, Any], place: str) -> dict[str, Any]:
+    found = content.get("parameters", {})
+    if not isinstance(found, dict):
+        raise RequestError(f"{place} must be an object. Got {shown(found)} instead.")
+    return found
 
 
-def _near(name: str, known: list[str]) -> str:
+def near(name: str, known: list[str]) -> str:
+    """Return the end of a message about a name that is not known: which was meant, or which there are."""
     found = difflib.get_close_matches(name[:MAXIMUM_TEXT].lower(), known, n=1)
     return f" Did you mean {found[0]!r}?" if found else f" There are: {', '.join(known)}."
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import orjson
-
+from seatrial.errors import RequestError
 from seatrial.features.online import to_microseconds
 from seatrial.feedback.log import FeedbackLog, Terms
 from seatrial.feedback.recent import Recent, RecentPredictions
@@ -21,9 +20,13 @@ from seatrial.feedback.rows import OutcomeRecord
 from seatrial.server.answers import Answer
 from seatrial.server.batching import Answered, Predictor, Question
 from seatrial.server.holder import ModelHolder
+from seatrial.server.inference import DATATYPES, write_inference
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import ServedModel
-from seatrial.server.requests import KINDS, InferRequest, OutcomeItem, parse_feedback, parse_infer
+from seatrial.server.requests import KINDS, OutcomeItem, parse_feedback, parse_infer
+from seatrial.server.seldon import describe_model, parse_feedback_message, parse_message, write_message
+
+EXTENSIONS = ("feedback", "binary_tensor_data")
 
 
 class Service:
@@ -70,7 +73,7 @@ class Service:
 
     def describe_server(self) -> Answer:
         """Say what the server is (OIP: server metadata)."""
-        return Answer({"name": "seatrial", "version": version("seatrial"), "extensions": ["feedback"]})
+        return Answer({"name": "seatrial", "version": version("seatrial"), "extensions": list(EXTENSIONS)})
 
     def readiness(self) -> Answer:
         """Say whether requests are answered, and which bundle was refused, if one was."""
@@ -89,8 +92,8 @@ class Service:
                     _described(column.name, column.type, column.required) for column in model.schema.inputs
                 ],
                 "outputs": [
-                    {"name": name, "datatype": datatype.decode(), "shape": [-1]}
-                    for name, datatype in _DATATYPES.items()
+                    {"name": name, "datatype": datatype, "shape": [-1]}
+                    for name, datatype in DATATYPES.items()
                 ],
                 "parameters": {
                     "bundle": model.digest,
@@ -106,32 +109,64 @@ class Service:
         )
 
     def infer(
-        self, body: bytes, client: str | None, told: Callable[[bytes | Exception], None], started: float
+        self,
+        body: bytes,
+        client: str | None,
+        told: Callable[[bytes | Answer | Exception], None],
+        started: float,
+        *,
+        header_length: int | None = None,
     ) -> None:
         """Predict the rows of a request, and answer once they are written down.
 
         Args:
             body: The request (OIP: inference request).
             client: Who asks.
-            told: Called with the answer's body, or with what was wrong.
+            told: Called with the answer, which is JSON where it is bytes, or with what was wrong.
             started: When the request was whole, by ``time.perf_counter``.
+            header_length: Bytes of the body that are JSON, where binary tensors follow; None: all of it.
 
         Raises:
             RequestError: if the request is malformed, or too many wait.
         """
         model = self.model
-        request = model.reader.read(body)
+        request = model.reader.read(body) if header_length is None else None
         if request is None:
-            request = parse_infer(body, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
+            request = parse_infer(
+                body,
+                model.schema.inputs,
+                maximum_rows=model.limits.maximum_rows,
+                header_length=header_length,
+            )
 
         def answer(answered: Answered | Exception) -> None:
             told(
                 answered
                 if isinstance(answered, Exception)
-                else _inference(model.answer_head, request, answered)
+                else write_inference(model.answer_head, request, answered)
             )
 
         self.predictor.ask(Question(model, request.rows, request.request_id, client, answer, started))
+
+    async def predict_message(
+        self, document: dict[str, Any], client: str | None, puid: str | None = None
+    ) -> dict[str, Any]:
+        """Predict the rows of a message of Seldon's, and answer once they are written down.
+
+        Args:
+            document: The message.
+            client: Who asks.
+            puid: The id that the client gave beside the message.
+
+        Raises:
+            RequestError: if the message is malformed, or too many wait.
+            FeatureError: if a feature cannot be computed for its values.
+            FeedbackError: if the predictions cannot be written down.
+        """
+        model = self.model
+        request = parse_message(document, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
+        answered = await self.predictor.predict(model, request.rows, request.puid or puid, client)
+        return write_message(self.name, request, puid, answered)
 
     async def feedback(self, body: bytes) -> Answer:
         """Take in outcomes, write them down, and say what became of each.
@@ -140,7 +175,28 @@ class Service:
             RequestError: if the request is malformed; nothing of it is kept.
             FeedbackError: if the outcomes cannot be written down.
         """
-        items = parse_feedback(body, maximum_items=self.model.limits.maximum_rows)
+        return await self._take_in(parse_feedback(body, maximum_items=self.model.limits.maximum_rows))
+
+    async def feedback_message(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Take in feedback as Seldon has it, write it down, and say what became of each outcome.
+
+        Raises:
+            RequestError: if the feedback is malformed, and nothing of it is kept; with status 404 if no
+                server knows any of its predictions.
+            FeedbackError: if the outcomes cannot be written down.
+        """
+        items = parse_feedback_message(document, maximum_items=self.model.limits.maximum_rows)
+        answer = await self._take_in(items)
+        if answer.status == 404:  # noqa: PLR2004 -- not found
+            raise RequestError(answer.content["error"], status=404)
+        return {"meta": {}, "jsonData": answer.content}
+
+    def describe_seldon(self) -> Answer:
+        """Say what goes into the model and what comes out (Seldon: metadata)."""
+        model = self.model
+        return Answer(describe_model(self.name, model.digest, model.schema.inputs))
+
+    async def _take_in(self, items: list[OutcomeItem]) -> Answer:
         now = time.time_ns() // 1_000
         record = OutcomeRecord(
             [item.prediction_id for item in items],
@@ -187,24 +243,6 @@ def _described(name: str, kind: str, required: bool) -> dict[str, Any]:
         "shape": [-1],
         "parameters": {"type": kind, "required": required},
     }
-
-
-def _inference(head: bytes, request: InferRequest, answered: Answered) -> bytes:
-    """Return an answer's body: put together from parts, most of which never change."""
-    parts = [head]
-    if request.request_id is not None:
-        parts += (b',"id":', orjson.dumps(request.request_id))
-    parts.append(b',"outputs":[')
-    shape = b'","shape":[%d],"datatype":"' % len(request.rows)
-    for output in request.outputs:
-        datatype = _DATATYPES[output]
-        parts += (b'{"name":"', output.encode(), shape, datatype, b'","data":')
-        parts += (orjson.dumps(getattr(answered, output)), b"},")
-    parts[-1] = b"}]}"
-    return b"".join(parts)
-
-
-_DATATYPES = {"probability": b"FP64", "flagged": b"BOOL", "prediction_id": b"BYTES"}
 
 
 def _feedback_answer(name: str, results: list[dict[str, Any]], *, alone: bool) -> Answer:

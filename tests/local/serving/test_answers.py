@@ -65,7 +65,7 @@ def test_describes_itself(ferry: Ferry) -> None:
     """The server, the model and their health are described as the Open Inference Protocol says."""
     digest = ferry.digests[0]
     with ferry.serve() as server:
-        assert server.get("/v2").content["extensions"] == ["feedback"]
+        assert server.get("/v2").content["extensions"] == ["feedback", "binary_tensor_data"]
         assert server.get("/v2/health/live").content == {"live": True}
         assert server.get("/v2/health/ready").content == {"ready": True, "refused": None}
         assert server.get("/v2/models/ferry/ready").status == 200

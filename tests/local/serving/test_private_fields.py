@@ -89,13 +89,13 @@ def test_a_fault_of_ours_is_told_without_its_text(
     from seatrial.server.model import load_model
 
     model = load_model(discreet.workspace, "ferry", discreet.digests[-1], open_trust_root(discreet.workspace))
-    service = SimpleNamespace(model=model, metrics=Metrics(), name="ferry")
+    holder = SimpleNamespace(current=model, name="ferry")
+    service = Service(holder, None, None, None, Metrics())  # type: ignore[arg-type]
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError(SECRET)
 
     monkeypatch.setattr(Service, "infer", fail)
-    service.infer = fail
     said: list[bytes] = []
     exchange = SimpleNamespace(
         path="/v2/models/ferry/infer",

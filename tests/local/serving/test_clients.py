@@ -1,0 +1,102 @@
+"""The protocols as their own clients speak them: Triton's, MLServer's types and seldon-core's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+from tests.local.serving.conftest import INPUTS, Ferry, Server, crossings, infer_body, outputs
+
+from seatrial.feedback import join_outcomes
+from support import clients
+
+ROWS = [
+    orjson.loads(orjson.dumps({**row, "wind": 3.5 + place, "passengers": 9}))
+    for place, row in enumerate(crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)[:3])
+]
+PROTOCOLS = ("json", "binary")
+
+
+@pytest.fixture(scope="module")
+def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    log = tmp_path_factory.mktemp("log")
+    with trained_ferry.serve("--log-folder", str(log), "--ship-every", "600") as started:
+        yield started
+        assert "Traceback" not in started.errors
+
+
+@pytest.fixture(scope="module")
+def triton(server: Server) -> Any:
+    """What Triton's clients read from the server."""
+    return clients.ask("oip", "ask_triton.py", question(server))
+
+
+def question(server: Server) -> dict[str, Any]:
+    return {"rest": server.address.removeprefix("http://"), "inputs": infer_body(ROWS)["inputs"]}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_triton_reads_the_same_answers(server: Server, triton: Any, protocol: str) -> None:
+    """Triton's client is told what plain JSON tells, whether tensors are JSON or bytes, and its id comes back."""
+    expected, found = outputs(server.infer(ROWS)), triton[protocol]
+    assert found["probability"] == expected["probability"]
+    assert found["flagged"] == expected["flagged"]
+    assert len({*found["prediction_id"], *expected["prediction_id"]}) == 2 * len(ROWS)
+    assert found["id"] == "from triton"
+    assert found["live"] is found["ready"] is found["model_ready"] is True
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_triton_reads_the_error(triton: Any, protocol: str) -> None:
+    """A fault reaches the client as the server's own words."""
+    assert "There is no model 'other' here, but 'ferry'" in triton[protocol]["other"]
+
+
+def test_triton_reads_the_descriptions(server: Server, triton: Any) -> None:
+    """Server and model are described as the client expects, with the extension that it looks for."""
+    assert triton["server"]["name"] == "seatrial"
+    assert "binary_tensor_data" in triton["server"]["extensions"]
+    assert triton["model"] == server.get("/v2/models/ferry").content
+
+
+def test_mlserver_types_fit(server: Server) -> None:
+    """Requests that MLServer's types write are answered, and answers and metadata are valid by its types."""
+    assert clients.ask("oip", "ask_mlserver.py", question(server)) == {
+        "id": "from mlserver",
+        "probability": outputs(server.infer(ROWS))["probability"],
+        "inputs": list(INPUTS),
+        "server": "seatrial",
+    }
+
+
+def test_seldon_core_is_answered(ferry: Ferry) -> None:
+    """seldon-core's client predicts in each of its ways, reads errors, and its feedback joins."""
+    with ferry.serve() as server:
+        expected = outputs(server.infer(ROWS))["probability"]
+        said = clients.ask(
+            "seldon",
+            "ask_seldon.py",
+            {
+                "rest": server.address.removeprefix("http://"),
+                "grpc": None,
+                "rows": [[row[name] for name in INPUTS] for row in ROWS],
+                "names": list(INPUTS),
+            },
+        )
+        assert server.stop() == 0
+    asked = []
+    for found in said.values():
+        for way in ("gateway", "microservice"):
+            assert found[way]["success"], found[way]
+            response = found[way]["response"]
+            assert [row[0] for row in response["data"]["ndarray"]] == expected
+            assert response["meta"]["tags"]["bundle"] == ferry.digests[0]
+        assert found["json"]["response"]["jsonData"][0]["probability"] == expected[0]
+        assert not found["wrong"]["success"]
+        assert found["feedback"]["success"], found["feedback"]
+        asked += found["gateway"]["response"]["meta"]["tags"]["prediction_id"]
+    joined = dict(join_outcomes(ferry.workspace, "ferry").select("prediction_id", "outcome").iter_rows())
+    assert [joined[name] for name in asked] == [1.0] * len(asked)
