@@ -6,6 +6,9 @@ and its cool-down. So the number of runs does not depend on how many look, how o
 value flaps around its bound, and a clock that goes back finds itself within the cool-down
 (threats: T1, T2, T4, T6).
 
+A failed verdict that rests on one client's predictions asks for nothing unless the contract says
+that one client counts (threats: T5).
+
 The record also names the run that it starts. A process that dies between firing and starting
 leaves a record without an end; :func:`unfinished` finds it, and its run is started under the same
 name instead of a second one (threats: T3).
@@ -21,6 +24,7 @@ from pydantic import BaseModel, ConfigDict
 
 from seatrial.contract.schema import Triggers, format_duration
 from seatrial.errors import PointerMovedError
+from seatrial.monitoring.clients import ONE_CLIENT
 from seatrial.monitoring.monitor import MonitorResult
 from seatrial.record_log import Record, RecordLog
 from seatrial.verdicts import Outcome
@@ -51,6 +55,7 @@ class Rule(BaseModel):
     Attributes:
         name: Its key in the contract's ``triggers``.
         fires: Whether it asks for a retraining.
+        held_back: Whether it would, but for resting on one client's predictions.
         value: What was found; None where there is nothing to look at.
         bound: From which value it fires.
         unit: Unit of value and bound.
@@ -61,6 +66,7 @@ class Rule(BaseModel):
 
     name: str
     fires: bool
+    held_back: bool = False
     value: float | None = None
     bound: float | None = None
     unit: str = ""
@@ -236,9 +242,9 @@ def _look(
 ) -> list[Rule]:
     looked_at = []
     if rules.on_drift:
-        looked_at.append(_verdicts_rule("on_drift", DRIFT_CHECKS, result, champion))
+        looked_at.append(_verdicts_rule("on_drift", DRIFT_CHECKS, rules, result, champion))
     if rules.on_quality:
-        looked_at.append(_verdicts_rule("on_quality", QUALITY_CHECKS, result, champion))
+        looked_at.append(_verdicts_rule("on_quality", QUALITY_CHECKS, rules, result, champion))
     if rules.new_rows is not None:
         looked_at.append(
             Rule(
@@ -266,7 +272,7 @@ def _look(
 
 
 def _verdicts_rule(
-    name: str, checks: tuple[str, ...], result: MonitorResult | None, champion: Champion
+    name: str, checks: tuple[str, ...], rules: Triggers, result: MonitorResult | None, champion: Champion
 ) -> Rule:
     if result is None:
         return Rule(name=name, fires=False, message="There is no monitored window to look at.")
@@ -274,12 +280,17 @@ def _verdicts_rule(
         message = f"The window was of bundle {result.bundle[:12]}, which does not serve any more."
         return Rule(name=name, fires=False, message=message)
     verdicts = [result.verdict(check) for check in checks]
-    worst = next((verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL), verdicts[0])
+    failed = [verdict for verdict in verdicts if verdict.outcome is Outcome.FAIL]
+    asking = [verdict for verdict in failed if rules.one_client or ONE_CLIENT not in verdict.evidence]
+    shown = (asking or failed or verdicts)[0]
+    held_back = bool(failed and not asking)
+    no_cause = " One client alone is no cause (triggers.one_client in the contract)." if held_back else ""
     return Rule(
         name=name,
-        fires=worst.outcome is Outcome.FAIL,
-        value=worst.value,
-        bound=worst.bound,
-        unit=worst.unit,
-        message=f"{worst.check}: {worst.message}",
+        fires=bool(asking),
+        held_back=held_back,
+        value=shown.value,
+        bound=shown.bound,
+        unit=shown.unit,
+        message=f"{shown.check}: {shown.message}{no_cause}",
     )

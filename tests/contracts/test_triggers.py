@@ -28,8 +28,8 @@ COOL_DOWN = timedelta(days=28)
 OFF = Triggers(on_drift=False, on_quality=False, new_rows=None, every=None, cool_down=COOL_DOWN)
 
 
-def window(*failed: str, bundle: str = CHAMPION.digest) -> MonitorResult:
-    """What a monitor found, with the checks that failed."""
+def window(*failed: str, bundle: str = CHAMPION.digest, one_client: tuple[str, ...] = ()) -> MonitorResult:
+    """What a monitor found, with the checks that failed, and those of them that rest on one client."""
     checks = ("drift", "prediction_drift", "missing", "unseen", "outliers", "quality")
     verdicts = tuple(
         Verdict(
@@ -37,6 +37,7 @@ def window(*failed: str, bundle: str = CHAMPION.digest) -> MonitorResult:
             outcome=Outcome.FAIL if check in failed else Outcome.PASS,
             value=0.6 if check in failed else 0.1,
             bound=0.3,
+            evidence={"one_client": "10.0.0.9"} if check in one_client else {},
         )
         for check in checks
     )
@@ -229,6 +230,32 @@ def test_a_window_of_an_earlier_model_does_not_fire(log: RecordLog) -> None:
 
     assert not decision.fires
     assert "does not serve any more" in decision.rules[0].message
+
+
+ON_VERDICTS = {"on_drift": True, "on_quality": True}
+
+
+@pytest.mark.parametrize("check", ["drift", "prediction_drift", "quality"])
+def test_what_rests_on_one_client_is_a_cause_only_where_the_contract_says_so(
+    log: RecordLog, check: str
+) -> None:
+    """A verdict that fails by one client's predictions alone is held back and says why (T5)."""
+    seen = {"result": window(check, one_client=(check,))}
+    decision = look(log, ON_VERDICTS, seen)
+    (held,) = (rule for rule in decision.rules if rule.held_back)
+
+    assert not decision.fires
+    assert "One client alone is no cause (triggers.one_client in the contract)." in held.message
+    assert look(log, {**ON_VERDICTS, "one_client": True}, seen).causes == [held.name]
+
+
+def test_drift_that_others_see_too_is_a_cause_beside_one_client_s(log: RecordLog) -> None:
+    """Of two failed drift verdicts the one that does not rest on one client fires, and is shown."""
+    found = window("drift", "prediction_drift", one_client=("drift",))
+    decision = look(log, ON_VERDICTS, {"result": found})
+
+    assert decision.causes == ["on_drift"]
+    assert decision.rules[0].message.startswith("monitor.prediction_drift")
 
 
 def test_no_window_is_no_cause(log: RecordLog) -> None:

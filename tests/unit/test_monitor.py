@@ -11,6 +11,8 @@ import numpy as np
 import orjson
 import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from seatrial.bundle import Bundle, BundleSchema, InputColumn, Manifest
 from seatrial.bundle import content as names
@@ -82,13 +84,15 @@ def window(
     labels: np.ndarray | None = None,
     *,
     answered_by: str | None = None,
+    client: str | None = None,
 ) -> pl.DataFrame:
-    """Predictions with their outcomes, as the join of the feedback tables gives them."""
+    """Predictions with their outcomes, as the join of the feedback tables gives them; of nine clients."""
     rows = len(matrix)
     frame = pl.DataFrame(
         {
             "prediction_id": [f"{place:08d}" for place in range(rows)],
             "bundle": [answered_by or bundle.digest] * rows,
+            "client": [client or f"10.0.0.{place % 9}" for place in range(rows)],
             "features": pl.Series(matrix.tolist(), dtype=PREDICTIONS["features"]),
             "probability": probabilities,
         }
@@ -171,6 +175,61 @@ def test_drift_of_the_world_fails_and_is_named(bundle: Bundle) -> None:
     assert verdict.evidence["drifted"] == ["wind", "carrier"]
     assert verdict.value == pytest.approx(2 / 3)
     assert verdict.bound == 0.3
+
+
+def odd_rows(rows: int, wind: float, carrier: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of one wind and one carrier, in no rain, whose outcomes are the opposite of the answers."""
+    matrix = np.tile(np.array([wind, 0, carrier], dtype=np.float32), (rows, 1))
+    probabilities = np.linspace(0.01, 0.99, rows)
+    return matrix, probabilities, (probabilities < 0.5).astype(np.float64)
+
+
+@given(
+    rows=st.integers(150, 4_000),
+    wind=st.floats(-1e6, 1e6, width=32) | st.just(float("nan")),
+    carrier=st.sampled_from([-2, -1, 0, 1]),
+)
+@example(rows=4_000, wind=1e6, carrier=-1)
+@settings(max_examples=10, deadline=None)
+def test_whatever_one_client_sends_fails_nothing_but_by_itself(
+    bundle: Bundle, rows: int, wind: float, carrier: int
+) -> None:
+    """Among clients as ever, one that sends anything in any number is named by each verdict that fails (T5)."""
+    honest = window(bundle, *draw(1_200, 2))
+    odd = window(bundle, *odd_rows(rows, wind, carrier), client="mallory")
+    result = judged(bundle, pl.concat([honest, odd]))
+
+    for check in failed(result):
+        assert result.verdict(check).evidence["one_client"] == "mallory"
+        assert "Without the predictions of client mallory it would pass." in result.verdict(check).message
+    if (rows, wind, carrier) == (4_000, 1e6, -1):
+        assert failed(result) == [f"monitor.{check}" for check in CHECKS if check != "missing"]
+
+
+def test_what_all_clients_see_rests_on_none(bundle: Bundle) -> None:
+    """Drift and a fall of quality that every client meets name no client, though one is far the largest."""
+    matrix, probabilities, labels = draw(9_000, 2)
+    matrix[:, 0] /= 2
+    labels = np.random.default_rng(3).permutation(labels)
+    frame = window(bundle, matrix, probabilities, labels)
+    large = pl.when(pl.col("prediction_id") < "00005000").then(pl.lit("large")).otherwise("client")
+    result = judged(bundle, frame.with_columns(client=large))
+
+    assert failed(result) == ["monitor.drift", "monitor.quality"]
+    assert all("one_client" not in result.verdict(check).evidence for check in failed(result))
+
+
+@pytest.mark.parametrize("client", ["10.0.0.1", None])
+def test_drift_of_the_only_client_rests_on_it(bundle: Bundle, client: str | None) -> None:
+    """Where one client asks for all, or none is named, nobody else is there to bear the drift out."""
+    matrix, probabilities, labels = draw(2_000, 2)
+    matrix[:, 0] /= 2
+    matrix[:, 2] = 0
+    frame = window(bundle, matrix, probabilities, labels).with_columns(client=pl.lit(client, pl.String))
+    verdict = judged(bundle, frame).verdict("monitor.drift")
+
+    assert verdict.evidence["one_client"] == (client or "(unnamed)")
+    assert verdict.message.endswith("too few are left to judge.")
 
 
 def test_drift_of_the_prediction_fails_by_itself(bundle: Bundle) -> None:

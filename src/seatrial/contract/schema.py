@@ -444,6 +444,11 @@ class Triggers(Section):
     on_quality: bool = Field(True, description="A failed live quality verdict.")
     new_rows: int | None = Field(None, ge=1, description="New labelled rows since the last training.")
     every: Duration | None = Field(None, description="Time since the last training.")
+    one_client: bool = Field(
+        False,
+        description="Whether drift or a fall of quality counts that shows only with one client's predictions. "
+        "`true` where one application asks for all of them.",
+    )
     cool_down: Duration = Field(timedelta(days=7), description="Shortest time between two retrainings.")
 
 

@@ -345,6 +345,7 @@ monitoring:
 # When to train again, beside drift and a fall of live quality.
 triggers:
   cool_down: 7d
+  # one_client: true  # where one application asks for all predictions, so that its drift alone counts
   # new_rows: 1000
   # every: 30d
 

@@ -3,7 +3,8 @@
 :mod:`seatrial.monitoring.baseline` is what a bundle remembers of its training rows,
 :mod:`seatrial.monitoring.drift` how far live rows have moved from it,
 :mod:`seatrial.monitoring.quality` how good the answers were, :mod:`seatrial.monitoring.monitor`
-judges both by the contract, and :mod:`seatrial.monitoring.evidently_report` draws them.
+judges both by the contract, :mod:`seatrial.monitoring.clients` finds what one client alone causes, and
+:mod:`seatrial.monitoring.evidently_report` draws.
 """
 
 from seatrial.monitoring.baseline import Baseline, fit_baseline

@@ -2,13 +2,15 @@
 
 Only predictions that this very bundle answered are compared with its baseline: another model's
 rows have other features, and its probabilities another distribution. A window that is too small
-is not judged, and says so; a figure that cannot be computed fails (threats: D6).
+is not judged, and says so; a figure that cannot be computed fails (threats: D6). A failed verdict
+that rests on one client's predictions says that too (:mod:`seatrial.monitoring.clients`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import polars as pl
@@ -22,6 +24,7 @@ from seatrial.errors import FeedbackError
 from seatrial.evaluation.intervals import Interval
 from seatrial.monitoring import quality as live
 from seatrial.monitoring.baseline import Baseline
+from seatrial.monitoring.clients import mark_one_client
 from seatrial.monitoring.drift import ColumnDrift, Drift, compare
 from seatrial.verdicts import Outcome, Verdict, judge, worst
 
@@ -97,12 +100,8 @@ def monitor(bundle: Bundle, joined: pl.DataFrame, *, start: datetime, end: datet
     baseline = Baseline.model_validate(bundle.json(BASELINE))
     own = joined.filter(pl.col("bundle") == bundle.digest)
     known = own.filter(pl.col(OUTCOME).is_not_null())
-    drift = None
-    if own.height >= rules.minimum_rows:
-        drift = compare(baseline, features_matrix(own, bundle), own["probability"].to_numpy(), rules)
-    quality = None
-    if known.height >= rules.minimum_outcomes:
-        quality = live.live_quality(bundle, known[OUTCOME].to_numpy(), known["probability"].to_numpy())
+    judge_rows = _Judge(bundle, baseline, rules)
+    drift, quality = judge_rows.drift(own), judge_rows.quality(known)
     return MonitorResult(
         model=bundle.manifest.model,
         bundle=bundle.digest,
@@ -114,12 +113,47 @@ def monitor(bundle: Bundle, joined: pl.DataFrame, *, start: datetime, end: datet
         outcome_rate=float(np.mean(known[OUTCOME].to_numpy())) if known.height else None,
         label_rate=baseline.label_rate,
         verdicts=(
-            *(judge_drift(drift, rules) if drift else _too_few_rows(own.height, rules)),
-            live.judge_quality(bundle, quality) if quality else _too_few_outcomes(known.height, rules),
+            *mark_one_client(drift.verdicts, own, lambda rows: judge_rows.drift(rows).verdicts),
+            *mark_one_client(quality.verdicts, known, lambda rows: judge_rows.quality(rows).verdicts),
         ),
-        drift=drift,
-        quality=quality,
+        drift=drift.found,
+        quality=quality.found,
     )
+
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class _Judged(Generic[Found]):
+    """Verdicts, and what they rest on; None where too few rows were there to judge."""
+
+    found: Found | None
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Judges any rows of a window by one bundle."""
+
+    bundle: Bundle
+    baseline: Baseline
+    rules: Monitoring
+
+    def drift(self, rows: pl.DataFrame) -> _Judged[Drift]:
+        """Judge how far predictions have moved from the baseline."""
+        if rows.height < self.rules.minimum_rows:
+            return _Judged(None, _too_few_rows(rows.height, self.rules))
+        matrix, probabilities = features_matrix(rows, self.bundle), rows["probability"].to_numpy()
+        found = compare(self.baseline, matrix, probabilities, self.rules)
+        return _Judged(found, judge_drift(found, self.rules))
+
+    def quality(self, rows: pl.DataFrame) -> _Judged[dict[str, Interval]]:
+        """Judge how good the answers of predictions with an outcome were."""
+        if rows.height < self.rules.minimum_outcomes:
+            return _Judged(None, [_too_few_outcomes(rows.height, self.rules)])
+        found = live.live_quality(self.bundle, rows[OUTCOME].to_numpy(), rows["probability"].to_numpy())
+        return _Judged(found, [live.judge_quality(self.bundle, found)])
 
 
 def features_matrix(predictions: pl.DataFrame, bundle: Bundle) -> NDArray[np.float32]:

@@ -177,6 +177,8 @@ def _say_decision(decision: Decision) -> None:
     for rule in decision.rules:
         if rule.fires:
             say(f"{rule.name} asks for a retraining: {rule.message}")
+        elif rule.held_back:
+            say(f"{rule.name} asks for nothing: {rule.message}")
     if decision.suppressed:
         say(f"not now: {decision.suppressed}")
     say(f"training again as {decision.run}" if decision.fires else "no retraining")
