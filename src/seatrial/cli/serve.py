@@ -51,6 +51,14 @@ ExitWithParent = Annotated[
     bool, typer.Option("--exit-with-parent", help="Stop when the process that started this one has ended.")
 ]
 
+HangLimit = Annotated[
+    float,
+    typer.Option(
+        min=10,
+        help="Seconds that a prediction may hold up all others; then the server ends, with exit code 70.",
+    ),
+]
+
 
 @app.command()
 def serve(
@@ -65,6 +73,7 @@ def serve(
     ship_every: ShipEvery = 10.0,
     drain: Drain = 0.0,
     exit_with_parent: ExitWithParent = False,
+    hang_limit: HangLimit = 30.0,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Serve a model over the Open Inference Protocol v2 until Ctrl-C.
@@ -96,6 +105,7 @@ def serve(
             ship_every=ship_every,
             drain=drain,
             exit_with_parent=exit_with_parent,
+            hang_limit=hang_limit,
         ),
         announce=lambda line: console.print(line, soft_wrap=True),
     )

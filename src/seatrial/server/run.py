@@ -37,6 +37,7 @@ from seatrial.server.http1 import BACKLOG, Limits, Listener
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import load_model
 from seatrial.server.service import Service
+from seatrial.server.watchdog import watching
 from seatrial.workspace import Workspace
 
 OTHER_FILES = 200
@@ -66,6 +67,7 @@ class ServeOptions:
             connection, and the server says that it is not ready: whoever sends requests here has time to
             learn that they go elsewhere.
         exit_with_parent: Whether to stop when the process that started this one has ended.
+        hang_limit: Seconds that a prediction may hold up all others, at least 10; then the process ends.
     """
 
     model: str
@@ -82,6 +84,7 @@ class ServeOptions:
     look_every: float = 1.0
     drain: float = 0.0
     exit_with_parent: bool = False
+    hang_limit: float = 30.0
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
@@ -208,7 +211,8 @@ async def _run(
     digest = holder.current.digest[:12]
     announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
     try:
-        await listener.run(listening, stop)
+        with watching(lambda: listener.now, options.hang_limit):
+            await listener.run(listening, stop)
     finally:
         for task in background:
             task.cancel()
