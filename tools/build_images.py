@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from seatrial import __version__
+from seatrial.continuous_integration import INPUTS_LABEL, image_inputs
 from seatrial.images import BASE_IMAGE, OWN_IMAGES, own_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,7 @@ def main() -> int:
         command += ["--file", f"images/{name}/Dockerfile", "--build-arg", f"BASE_IMAGE={options.base_image}"]
         for label, value in _labels(options.base_image).items():
             command += ["--label", f"{LABEL}.{label}={value}"]
+        command += ["--label", f"{INPUTS_LABEL}={image_inputs(ROOT, name)}"]
         done = subprocess.run([*command, "."], cwd=ROOT, check=False)  # noqa: S603
         if done.returncode:
             return done.returncode

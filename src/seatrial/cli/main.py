@@ -8,6 +8,7 @@ import sys
 
 from seatrial.cli import (
     check,
+    ci,
     cluster_runs,
     data,
     demo,
@@ -27,6 +28,7 @@ from seatrial.unpickling import forbid_unpickling
 
 __all__ = [
     "check",
+    "ci",
     "cluster_runs",
     "data",
     "demo",

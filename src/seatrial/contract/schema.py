@@ -466,6 +466,16 @@ class Environment(Section):
     )
 
 
+class ContinuousIntegration(Section):
+    """How a change of the model is tried before it is merged."""
+
+    as_of: str = Field(
+        "",
+        description="Instant of the sample run of `seatrial ci`: the end of a period, such as `2013-03`, or an ISO "
+        "8601 time. An early one means fewer rows; without it, now.",
+    )
+
+
 class Contract(Section):
     """The contract of one model."""
 
@@ -496,4 +506,7 @@ class Contract(Section):
         {name: Environment(promotion="automatic", approvals=0) for name in ("local", "test")},
         min_length=1,
         description="Where the model is served.",
+    )
+    continuous_integration: ContinuousIntegration = Field(
+        ContinuousIntegration(), description="How a change of the model is tried before it is merged."
     )
