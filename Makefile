@@ -12,7 +12,7 @@ SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth soak-kills clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -83,6 +83,10 @@ bench-data: setup ## Data work beside Feast, pandas, evidently, Metaflow and Zen
 
 bench-data-growth: setup ## The same from 10^4 to 10^7 rows; draws docs/explanation/growth.svg; about half an hour
 	$(BIN)/python benchmarks/data/growth.py
+
+# A slice, for instance: make soak-kills SOAK="--seconds 300 --folder build/soak"; the next call in that folder goes on.
+soak-kills: setup ## Kill the server 1,000 times over 10^6 requests while the object store goes away and comes back; account
+	PYTHONPATH=tests:. $(BIN)/python -m tests.local.serving.kill_soak $(SOAK)
 
 clean: ## Remove what was built; the virtual environment stays
 	rm -rf build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,91 @@
+"""A real MinIO server that can be killed and started again on its data, at the same address."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from minio import Minio
+
+from support.minio_server import free_port, minio_command
+
+START_SECONDS = 120
+BUCKET = "seatrial"
+
+
+class StoppableStore:
+    """A MinIO server with one bucket; skips where there is no ``minio`` command.
+
+    Args:
+        folder: Where its data are; those of an earlier run are found again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._command = minio_command()
+        self._folder = folder
+        self._address = f"127.0.0.1:{free_port()}"
+        self._console = f"127.0.0.1:{free_port()}"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._keys = folder / "root-keys"
+        if not self._keys.exists():
+            self._keys.write_text(f"{secrets.token_hex(8)} {secrets.token_hex(16)}")
+        self._user, self._password = self._keys.read_text().split()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The variables by which a workspace in the bucket is used."""
+        return {
+            "AWS_ACCESS_KEY_ID": self._user,
+            "AWS_SECRET_ACCESS_KEY": self._password,
+            "AWS_ENDPOINT_URL": f"http://{self._address}",
+            "AWS_REGION": "us-east-1",
+            "AWS_ALLOW_HTTP": "true",
+        }
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        command = [self._command, "server", str(self._folder / "data"), "--address", self._address]
+        command += ["--console-address", self._console]
+        keys = {"MINIO_ROOT_USER": self._user, "MINIO_ROOT_PASSWORD": self._password}
+        log = self._folder / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **keys}
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(f"http://{self._address}/minio/health/ready", timeout=5).close()
+            except (urllib.error.URLError, OSError):
+                assert self._process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, f"MinIO did not answer: {log.read_text()}"
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """Kill it, in the middle of whatever it does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Put the files of a folder into the bucket, which is made where it is not there."""
+        client = Minio(self._address, self._user, self._password, secure=False)
+        if not client.bucket_exists(BUCKET):
+            client.make_bucket(BUCKET)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                client.fput_object(BUCKET, f"{prefix}/{path.relative_to(folder)}", str(path))
