@@ -9,15 +9,18 @@ value flaps around its bound, and a clock that goes back finds itself within the
 A failed verdict that rests on one client's predictions asks for nothing unless the contract says
 that one client counts (threats: T5).
 
-The record also names the run that it starts. A process that dies between firing and starting
-leaves a record without an end; :func:`unfinished` finds it, and its run is started under the same
-name instead of a second one (threats: T3).
+The run that fired goes on to train. What becomes of it is a log of its own beside the record: who
+has taken it up after it had died, and its end. A run has died when it has not ended after the
+contract's ``run_limit`` by the clock of whoever looks; then one more run, at most, takes its place,
+because both a take-over and an end are the next record of that log and only one of them can be
+(threats: T3). A run that was given up and lives all the same is told before it promotes
+(:func:`owner`); should it be past that, the environment's pointer lets only one of them move it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -32,6 +35,8 @@ from seatrial.workspace import Workspace
 
 DRIFT_CHECKS = ("monitor.drift", "monitor.prediction_drift")
 QUALITY_CHECKS = ("monitor.quality",)
+MOST_RUNS = 3
+"""How many runs one cause gets, the first included: what kills three would kill a fourth."""
 
 
 @dataclass(frozen=True)
@@ -159,13 +164,15 @@ def decide(
     )
 
 
-def fire(decision: Decision, log: RecordLog, *, by: str = "") -> Decision:
+def fire(decision: Decision, log: RecordLog, *, by: str = "", now: datetime | None = None) -> Decision:
     """Fire, unless somebody else has since the decision was made.
 
     Args:
         decision: What :func:`decide` said.
         log: The log that it looked at.
-        by: Name of the run that asks, kept in the record.
+        by: Name of the run that asks and goes on to train, kept in the record.
+        now: The time of the clock, from which the run's limit counts; the present by default. It is not
+            ``as_of``, which may be long ago.
 
     Returns:
         The decision with the name of the run to start; or, where somebody else was first or
@@ -177,8 +184,9 @@ def fire(decision: Decision, log: RecordLog, *, by: str = "") -> Decision:
     if not decision.fires:
         return decision
     content = decision.model_dump(mode="json", include={"model", "champion", "as_of", "rules"})
+    content |= {"causes": decision.causes, "by": by, "started": _clock(now).isoformat()}
     try:
-        record = log.append({**content, "causes": decision.causes, "by": by}, after=decision.seen)
+        record = log.append(content, after=decision.seen)
     except PointerMovedError:
         suppressed = "Somebody else fired in the meantime; one run is enough."
         return decision.model_copy(update={"fires": False, "suppressed": suppressed})
@@ -186,38 +194,136 @@ def fire(decision: Decision, log: RecordLog, *, by: str = "") -> Decision:
 
 
 def run_name(log: RecordLog, record: Record) -> str:
-    """Return the name of the run that a record started; the same record always names the same run."""
+    """Return the name of what a record started; the same record always has the same name."""
     return f"{log.prefix.rsplit('/', 1)[-1]}-trigger-{record.number:04d}"
 
 
-def finish(log: RecordLog, record: Record, *, outcome: dict[str, Any]) -> bool:
-    """Say that the run of a record has ended, well or not.
+@dataclass(frozen=True)
+class Course:
+    """What has become of what a record started.
+
+    Attributes:
+        record: What was fired.
+        owner: The run that trains for it: the one that fired, or the last that took it up.
+        started: When the owner began, by its clock; None if an earlier version has fired it.
+        runs: How many runs it has had.
+        outcome: What came of it; None while it has not ended.
+        seen: Number of the newest record of its own log.
+    """
+
+    record: Record
+    owner: str
+    started: datetime | None
+    runs: int
+    outcome: dict[str, Any] | None
+    seen: int
+
+
+def course(log: RecordLog, record: Record) -> Course:
+    """Return what has become of what a record started.
+
+    Raises:
+        StoreError: if the log cannot be read.
+    """
+    steps = _runs(log, record).all()
+    taken = [step.content for step in steps if "outcome" not in step.content]
+    last = taken[-1] if taken else record.content
+    started = last.get("started")
+    return Course(
+        record=record,
+        owner=str(last.get("by", "")),
+        started=datetime.fromisoformat(started) if started else None,
+        runs=1 + len(taken),
+        outcome=next((step.content["outcome"] for step in steps if "outcome" in step.content), None),
+        seen=steps[-1].number if steps else 0,
+    )
+
+
+def unfinished(log: RecordLog) -> Course | None:
+    """Return what the newest record started, if it has not ended.
+
+    Raises:
+        StoreError: if the log cannot be read.
+    """
+    last = log.last()
+    found = course(log, last) if last else None
+    return found if found and found.outcome is None else None
+
+
+def owner(log: RecordLog, run: str) -> str | None:
+    """Return the run that trains for the cause for which this run began to; None if it began for none.
+
+    Raises:
+        StoreError: if the log cannot be read.
+    """
+    for record in reversed(log.all()):
+        takers = [step.content.get("by") for step in _runs(log, record).all()]
+        if run in {record.content.get("by"), *takers}:
+            return course(log, record).owner
+    return None
+
+
+def has_died(found: Course, rules: Triggers, *, now: datetime | None = None) -> bool:
+    """Whether a run that has not ended counts as died, so that another may take its place.
+
+    A clock that was set back makes it seem younger, and a cause that has had its runs is left alone.
+    """
+    if found.started is None or found.runs >= MOST_RUNS:
+        return False
+    return _clock(now) - found.started >= rules.run_limit
+
+
+def take_up(log: RecordLog, found: Course, *, by: str, now: datetime | None = None) -> bool:
+    """Take the place of a run that has died.
 
     Args:
         log: The log of the record.
-        record: What was fired.
+        found: What :func:`unfinished` said.
+        by: Name of the run that takes its place.
+        now: The time of the clock; the present by default.
+
+    Returns:
+        Whether it is this run's now; False if it ended, or somebody else was first.
+
+    Raises:
+        StoreError: if the log cannot be written.
+    """
+    return _say_next(log, found, {"by": by, "started": _clock(now).isoformat()})
+
+
+def finish(log: RecordLog, found: Course, *, outcome: dict[str, Any]) -> bool:
+    """Say that what a record started has ended, well or not.
+
+    Args:
+        log: The log of the record.
+        found: What :func:`unfinished` said.
         outcome: What came of it; JSON-serializable.
 
     Returns:
-        Whether this call said so; False if it was said before.
+        Whether this call said so; False if it was said before, or somebody has taken it up in the meantime.
+
+    Raises:
+        StoreError: if the log cannot be written.
     """
+    return _say_next(log, found, {"outcome": outcome})
+
+
+def _say_next(log: RecordLog, found: Course, content: dict[str, Any]) -> bool:
+    if found.outcome is not None:
+        return False
     try:
-        RecordLog(log.workspace, _ends(log, record)).append(outcome, after=0)
+        _runs(log, found.record).append(content, after=found.seen)
     except PointerMovedError:
         return False
     return True
 
 
-def unfinished(log: RecordLog) -> Record | None:
-    """Return the newest record if its run has not ended, so that it can be started again under its name."""
-    last = log.last()
-    if last is None or RecordLog(log.workspace, _ends(log, last)).last() is not None:
-        return None
-    return last
+def _runs(log: RecordLog, record: Record) -> RecordLog:
+    return RecordLog(log.workspace, f"{log.prefix}-runs/{record.number:010d}")
 
 
-def _ends(log: RecordLog, record: Record) -> str:
-    return f"{log.prefix}-ends/{record.number:010d}"
+def _clock(now: datetime | None) -> datetime:
+    return now or datetime.now(UTC)
 
 
 def cool_down_until(rules: Triggers, log: RecordLog) -> datetime | None:

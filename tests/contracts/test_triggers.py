@@ -16,7 +16,20 @@ from hypothesis import strategies as st
 from seatrial.contract.schema import Triggers
 from seatrial.monitoring import MonitorResult
 from seatrial.record_log import RecordLog
-from seatrial.triggers import Champion, Decision, decide, finish, fire, trigger_log, unfinished
+from seatrial.triggers import (
+    Champion,
+    Course,
+    Decision,
+    course,
+    decide,
+    finish,
+    fire,
+    has_died,
+    owner,
+    take_up,
+    trigger_log,
+    unfinished,
+)
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 
@@ -300,8 +313,89 @@ def test_a_run_whose_starter_was_killed_is_found_and_not_fired_again(tmp_path: P
     assert not fire(look(log, contract, at), log).fires
     left = unfinished(log)
     assert left is not None
-    assert left.content["by"] == "run-7"
+    assert left.owner == "run-7"
     assert finish(log, left, outcome={"bundle": "b" * 64})
     assert not finish(log, left, outcome={"bundle": "c" * 64})
     assert unfinished(log) is None
+    assert course(log, left.record).outcome == {"bundle": "b" * 64}
     assert len(log.all()) == 1
+
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+LIMIT = OFF.run_limit
+
+
+def fired(log: RecordLog) -> Course:
+    """A cause that was fired by run-1, which then says nothing more."""
+    contract, _, at = RULES["new_rows"]
+    fire(look(log, contract, at), log, by="run-1", now=START)
+    left = unfinished(log)
+    assert left is not None
+    return left
+
+
+def test_a_run_has_died_when_its_limit_is_over(log: RecordLog) -> None:
+    """It counts as alive until the limit by the clock, also by one that was set back, and as died from then on (T3)."""
+    left = fired(log)
+
+    assert not has_died(left, OFF, now=START + LIMIT - timedelta(microseconds=1))
+    assert not has_died(left, OFF, now=START - DAY)
+    assert has_died(left, OFF, now=START + LIMIT)
+
+
+def test_of_many_that_take_up_a_dead_run_one_does(log: RecordLog) -> None:
+    """Eight monitors that find the same dead run: one trains in its place, seven are told (T1, T3)."""
+    left = fired(log)
+    barrier = threading.Barrier(8)
+    won: list[str] = []
+
+    def take(name: str) -> None:
+        barrier.wait(timeout=30)
+        if take_up(log, left, by=name, now=START + LIMIT):
+            won.append(name)
+
+    threads = [threading.Thread(target=take, args=(f"taker-{n}",)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+
+    (winner,) = won
+    now = unfinished(log)
+    assert now is not None
+    assert (now.owner, now.runs) == (winner, 2)
+    assert (owner(log, "run-1"), owner(log, winner), owner(log, "stranger")) == (winner, winner, None)
+    assert not has_died(now, OFF, now=START + LIMIT + DAY / 8)
+    assert len(log.all()) == 1
+
+
+def test_an_end_and_a_take_over_exclude_each_other(log: RecordLog) -> None:
+    """Whichever of the two comes first, the other is told, so no cause is trained for after its end (T3)."""
+    left = fired(log)
+    assert finish(log, left, outcome={"served": True})
+    assert not take_up(log, left, by="run-2")
+    assert unfinished(log) is None
+
+    _, _, at = RULES["new_rows"]
+    late = {**at, "as_of": NOW + COOL_DOWN}
+    fire(look(log, {"new_rows": 1}, late), log, by="run-3", now=START)
+    again = unfinished(log)
+    assert again is not None
+    assert take_up(log, again, by="run-4", now=START + LIMIT)
+    assert not finish(log, again, outcome={"served": True})
+    assert owner(log, "run-3") == "run-4"
+
+
+def test_a_cause_that_kills_its_runs_is_given_up(log: RecordLog) -> None:
+    """After three runs that died nobody takes the cause up, however long it is left (T3)."""
+    left, now = fired(log), START
+    for number in (2, 3):
+        now += LIMIT
+        assert has_died(left, OFF, now=now)
+        assert take_up(log, left, by=f"run-{number}", now=now)
+        found = unfinished(log)
+        assert found is not None
+        left = found
+
+    assert left.runs == 3
+    assert not has_died(left, OFF, now=now + 100 * LIMIT)

@@ -450,6 +450,10 @@ class Triggers(Section):
         "`true` where one application asks for all of them.",
     )
     cool_down: Duration = Field(timedelta(days=7), description="Shortest time between two retrainings.")
+    run_limit: Duration = Field(
+        timedelta(hours=6),
+        description="Time after which a retraining that has not ended counts as died; the next monitoring takes it up.",
+    )
 
 
 class Environment(Section):

@@ -20,7 +20,7 @@ from seatrial.registry import register, set_alias
 from seatrial.report import ReportFacts, render_report, report_key
 from seatrial.report.stored import REPORT
 from seatrial.steps.files import read_checks, read_json, reported, say
-from seatrial.triggers import finish, trigger_log, unfinished
+from seatrial.triggers import finish, owner, trigger_log, unfinished
 from seatrial.verdicts import Outcome
 from seatrial.workspace import Workspace
 
@@ -160,6 +160,10 @@ def _promote_if_allowed(
         say(f"not promoted: {environment} wants a person's word")
         return False
     name = loaded.contract.name
+    trains = owner(trigger_log(workspace, name), found["run"])
+    if trains not in (None, found["run"]):
+        say(f"not promoted: run {trains} has taken this one's place")
+        return False
     champion = (found["evaluation"]["champion"] or {}).get("digest")
     pointer = read_pointer(workspace, environment, name)
     if pointer.digest not in (champion, bundle.digest):
@@ -186,7 +190,7 @@ def _finish_trigger(workspace: Workspace, model: str, run: str, digest: str, *, 
     """Close the trigger that started this run, if one did."""
     log = trigger_log(workspace, model)
     pending = unfinished(log)
-    if pending is not None and pending.content.get("by") == run:
+    if pending is not None and pending.owner == run:
         finish(log, pending, outcome={"bundle": digest, "served": served})
 
 

@@ -18,7 +18,18 @@ from seatrial.promotion import read_pointer
 from seatrial.report import ReportFacts, drift_key, monitor_key, render_report
 from seatrial.steps.files import read_json, reported, say, write_json
 from seatrial.tables import Tables
-from seatrial.triggers import Champion, Decision, decide, fire, trigger_log, unfinished
+from seatrial.triggers import (
+    Champion,
+    Decision,
+    decide,
+    finish,
+    fire,
+    has_died,
+    run_name,
+    take_up,
+    trigger_log,
+    unfinished,
+)
 from seatrial.workspace import Workspace
 
 
@@ -157,10 +168,7 @@ def decide_retraining(
     loaded, place, instant = check_model(model), Workspace.open(workspace), as_of_or_now(as_of)
     name = loaded.contract.name
     log = trigger_log(place, name)
-    pending = unfinished(log)
-    if pending is not None and pending.content.get("by") == run:
-        say("this run has fired already: it goes on")
-        write_json(decision_out, pending.content)
+    if goes_on(loaded, place, environment, run, decision_out):
         return True
     result = MonitorResult.model_validate(read_json(result_in)) if result_in else None
     champion, new_rows = champion_of(loaded, place, environment)
@@ -171,6 +179,33 @@ def decide_retraining(
     write_json(decision_out, decision.model_dump(mode="json"))
     _say_decision(decision)
     return decision.fires
+
+
+def goes_on(loaded: LoadedContract, place: Workspace, environment: str, run: str, decision_out: str) -> bool:
+    """Whether this run trains for a cause that was fired before: by itself, or by a run that has died.
+
+    Raises:
+        UsageError: if nothing serves in the environment.
+        StoreError: if the log of what was fired cannot be read or written.
+    """
+    log = trigger_log(place, loaded.contract.name)
+    pending = unfinished(log)
+    if pending is None:
+        return False
+    if pending.owner != run:
+        if not has_died(pending, loaded.contract.triggers):
+            return False
+        champion = read_pointer(place, environment, loaded.contract.name).digest
+        if pending.record.content["champion"] != champion:
+            finish(log, pending, outcome={"dropped": "another model serves in the meantime"})
+            return False
+        if not take_up(log, pending, by=run):
+            return False
+        say(f"run {pending.owner} has not ended: {run_name(log, pending.record)} is taken up")
+    else:
+        say("this run has fired already: it goes on")
+    write_json(decision_out, pending.record.content)
+    return True
 
 
 def _say_decision(decision: Decision) -> None:
