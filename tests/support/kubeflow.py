@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -116,7 +117,11 @@ class Pipelines:
     def client(self) -> Iterator[Client]:
         """Yield a client of the API."""
         with forwarded(self.context, self.namespace, "ml-pipeline", 8888) as address:
-            yield Client(host=f"http://{address}")
+            with warnings.catch_warnings():
+                # It says of itself, each time, which servers it works with.
+                warnings.filterwarnings("ignore", "This client only works with", FutureWarning)
+                client = Client(host=f"http://{address}")
+            yield client
 
     def state(self, run: str) -> str:
         """The state of a run, as the API tells it."""

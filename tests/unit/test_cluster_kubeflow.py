@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.cluster.kubeflow import content_digest, cron_of, parameters, pipeline_name
+from seatrial.cluster.kubeflow import content_digest, cron_of, description, parameters, pipeline_name
+from seatrial.cluster_runs import compile_for_cluster
 from seatrial.errors import UsageError
 from seatrial.local_runs import compile_pipeline
 
@@ -90,3 +91,16 @@ def test_cron_gets_its_seconds() -> None:
     assert cron_of("30 0 6 * * *") == "30 0 6 * * *"
     with pytest.raises(UsageError, match="5 fields"):
         cron_of("daily")
+
+
+def test_what_the_page_shows_explains_each_parameter(tmp_path: Path) -> None:
+    """The description has what the pipeline does, and of every parameter what it means and what it usually is."""
+    package = tmp_path / "training.yaml"
+    compile_for_cluster("training", package, "test")
+
+    text = description(package)
+
+    assert text.startswith("Train a model on all data that has arrived")
+    assert "- **model**: Name of the model, whose contract is in the image." in text
+    assert "Usually `test`." in text
+    assert text.count("\n- **") == len(parameters(package, ["model=flights"])) + 3

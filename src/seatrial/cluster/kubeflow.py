@@ -118,6 +118,24 @@ def pipeline_name(package: Path) -> str:
     return str(_documents(package)[0]["pipelineInfo"]["name"])
 
 
+def description(package: Path) -> str:
+    """Return what a compiled pipeline does and what its parameters mean, in Markdown, for the Kubeflow page.
+
+    The page's form for a new run shows names and types of parameters alone; this is shown beside the graph.
+
+    Args:
+        package: The compiled pipeline.
+    """
+    pipeline = _documents(package)[0]
+    declared = pipeline["root"].get("inputDefinitions", {}).get("parameters", {})
+    lines = [
+        f"- **{key}**: {facts.get('description', facts['parameterType'])}"
+        + (f" Usually `{facts['defaultValue']}`." if facts.get("defaultValue") else "")
+        for key, facts in declared.items()
+    ]
+    return "\n".join([str(pipeline["pipelineInfo"].get("description", "")), "", *lines]).strip()
+
+
 def parameters(package: Path, given: list[str]) -> dict[str, Any]:
     """Return the parameters of a run, of the types that the pipeline declares.
 
@@ -270,15 +288,18 @@ class Kubeflow:
             ClusterError: if Kubeflow Pipelines is away or refuses.
         """
         pipeline, name = pipeline_name(package), content_digest(package)[:DIGITS]
+        said = description(package)
         with self._asking() as client:
             pipeline_id = client.get_pipeline_id(pipeline)
             if pipeline_id is None:
-                body = client.api_models.V2beta1Pipeline(display_name=pipeline)
+                body = client.api_models.V2beta1Pipeline(display_name=pipeline, description=said)
                 pipeline_id = client.pipelines.pipeline_service_create_pipeline(body).pipeline_id
             there = client.list_pipeline_versions(pipeline_id, filter=_named(name)).pipeline_versions or []
             if there:
                 return Version(pipeline, pipeline_id, name, there[0].pipeline_version_id, False)
-            made = client.upload_pipeline_version(str(package), name, pipeline_id=pipeline_id)
+            made = client.upload_pipeline_version(
+                str(package), name, pipeline_id=pipeline_id, description=said
+            )
             return Version(pipeline, pipeline_id, name, made.pipeline_version_id, True)
 
     def start(self, version: Version, environment: str, name: str, values: dict[str, Any]) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +23,8 @@ def say(line: str) -> None:
 
 def run(command: Callable[[], None]) -> NoReturn:
     """Run a command and end the process: with 0, or with an error's words and its exit code."""
+    # A container's first process is not ended by a signal that it has no handler for, and its pod would be waited for.
+    signal.signal(signal.SIGTERM, _end)
     forbid_unpickling()
     try:
         command()
@@ -28,6 +32,11 @@ def run(command: Callable[[], None]) -> NoReturn:
         say(f"error: {error}")
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End as a process that a signal has ended does."""
+    sys.exit(128 + number)
 
 
 def read_plan(kind: type[Plan], text: str) -> Plan:
