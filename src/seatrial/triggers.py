@@ -125,6 +125,7 @@ def decide(
     new_rows: int,
     as_of: datetime,
     log: RecordLog,
+    now: datetime | None = None,
 ) -> Decision:
     """Decide whether a model is to be trained again; nothing is written.
 
@@ -136,6 +137,7 @@ def decide(
         new_rows: Labelled rows that became known since the champion was trained.
         as_of: Instant of the decision, with a time zone.
         log: What was fired before.
+        now: The time of the clock, by which a run is still at work; the present by default.
 
     Returns:
         The decision, with every rule's value and bound.
@@ -152,11 +154,16 @@ def decide(
     if asked and last is not None and until is not None and cooling:
         pause = f"The cool-down of {format_duration(rules.cool_down)} after run {run_name(log, last)}"
         suppressed = f"{pause} lasts until {until:%Y-%m-%d %H:%M} UTC."
+    at_work = _at_work(log, rules, now)
+    if asked and at_work and not cooling:
+        suppressed = (
+            f"Run {at_work.owner} is at work for the last cause. It counts as died after its run_limit."
+        )
     return Decision(
         model=model,
         champion=champion.digest,
         as_of=as_of,
-        fires=asked and not cooling,
+        fires=asked and not cooling and at_work is None,
         rules=looked_at,
         suppressed=suppressed,
         cool_down_until=until,
@@ -264,13 +271,30 @@ def owner(log: RecordLog, run: str) -> str | None:
 
 
 def has_died(found: Course, rules: Triggers, *, now: datetime | None = None) -> bool:
-    """Whether a run that has not ended counts as died, so that another may take its place.
+    """Whether a run that has not ended counts as died; a clock that was set back makes it seem younger."""
+    return found.started is None or _clock(now) - found.started >= rules.run_limit
 
-    A clock that was set back makes it seem younger, and a cause that has had its runs is left alone.
+
+def may_be_taken_up(
+    found: Course, rules: Triggers, *, champion: str | None, as_of: datetime, now: datetime | None = None
+) -> bool:
+    """Whether another run may take the place of one that has not ended.
+
+    Args:
+        found: What :func:`unfinished` said.
+        rules: The contract's ``triggers``.
+        champion: Digest of the bundle that serves now.
+        as_of: Instant of the decision: when the cool-down is over, the rules decide anew.
+        now: The time of the clock; the present by default.
+
+    Returns:
+        Whether it has died, and its cause still stands and has not had all its runs. One that an earlier
+        version has fired may not: when it began is not known.
     """
-    if found.started is None or found.runs >= MOST_RUNS:
-        return False
-    return _clock(now) - found.started >= rules.run_limit
+    stands = (
+        found.record.content["champion"] == champion and as_of < _fired_at(found.record) + rules.cool_down
+    )
+    return stands and found.started is not None and found.runs < MOST_RUNS and has_died(found, rules, now=now)
 
 
 def take_up(log: RecordLog, found: Course, *, by: str, now: datetime | None = None) -> bool:
@@ -306,6 +330,11 @@ def finish(log: RecordLog, found: Course, *, outcome: dict[str, Any]) -> bool:
         StoreError: if the log cannot be written.
     """
     return _say_next(log, found, {"outcome": outcome})
+
+
+def _at_work(log: RecordLog, rules: Triggers, now: datetime | None) -> Course | None:
+    found = unfinished(log)
+    return None if found is None or has_died(found, rules, now=now) else found
 
 
 def _say_next(log: RecordLog, found: Course, content: dict[str, Any]) -> bool:

@@ -25,6 +25,7 @@ from seatrial.triggers import (
     finish,
     fire,
     has_died,
+    may_be_taken_up,
     owner,
     take_up,
     trigger_log,
@@ -94,7 +95,13 @@ def look(log: RecordLog, contract: dict[str, object], seen: dict[str, object]) -
     """Decide by one contract on what is seen."""
     rules = OFF.model_copy(update=contract)
     facts = {"result": None, "new_rows": 0, "as_of": NOW, **seen}
+    facts.setdefault("now", facts["as_of"])
     return decide("flights", rules, champion=CHAMPION, log=log, **facts)  # type: ignore[arg-type]
+
+
+def fire_at_once(decision: Decision, log: RecordLog, *, by: str = "") -> Decision:
+    """Fire at the very time of the decision."""
+    return fire(decision, log, by=by, now=decision.as_of)
 
 
 @every_rule
@@ -133,7 +140,7 @@ def test_deciding_writes_nothing(log: RecordLog, rule: str) -> None:
 def test_the_record_says_what_fired(log: RecordLog, rule: str) -> None:
     """The record keeps the causes with value and bound, the champion, who asked, and names the run."""
     contract, _, at = RULES[rule]
-    decision = fire(look(log, contract, at), log, by="run-7")
+    decision = fire_at_once(look(log, contract, at), log, by="run-7")
     (record,) = log.all()
 
     assert decision.run == "flights-trigger-0001"
@@ -153,7 +160,7 @@ def test_many_monitors_that_see_the_same_start_one_run(log: RecordLog, rule: str
     def watch() -> None:
         decision = look(RecordLog(log.workspace, log.prefix), contract, at)
         barrier.wait(timeout=30)
-        decisions.append(fire(decision, log))
+        decisions.append(fire_at_once(decision, log))
 
     threads = [threading.Thread(target=watch) for _ in range(8)]
     for thread in threads:
@@ -170,13 +177,13 @@ def test_many_monitors_that_see_the_same_start_one_run(log: RecordLog, rule: str
 def test_a_later_look_finds_the_cool_down(log: RecordLog, rule: str) -> None:
     """Within the cool-down the same cause is held back, until when is said; at its end it may fire again."""
     contract, _, at = RULES[rule]
-    first = fire(look(log, contract, at), log)
+    first = fire_at_once(look(log, contract, at), log)
     until = first.as_of + COOL_DOWN
 
     late = look(log, contract, {**at, "as_of": until - timedelta(microseconds=1)})
     assert (late.fires, late.causes, late.cool_down_until) == (False, first.causes, until)
     assert f"lasts until {until:%Y-%m-%d %H:%M} UTC" in late.suppressed
-    assert fire(late, log) == late
+    assert fire_at_once(late, log) == late
     assert look(log, contract, {**at, "as_of": until}).fires
 
 
@@ -184,7 +191,7 @@ def test_a_flapping_value_fires_once_a_cool_down(log: RecordLog) -> None:
     """A value that crosses its bound at every one of 100 looks starts one run (T2)."""
     contract, below, at = RULES["new_rows"]
     fired = [
-        fire(look(log, contract, {**(at if i % 2 else below), "as_of": NOW + i * DAY / 4}), log).fires
+        fire_at_once(look(log, contract, {**(at if i % 2 else below), "as_of": NOW + i * DAY / 4}), log).fires
         for i in range(100)
     ]
 
@@ -200,7 +207,7 @@ def test_any_order_of_looks_fires_at_most_once_a_cool_down(
     contract = {"new_rows": 1, "cool_down": cool_down * DAY}
     fired = []
     for offset in offsets:
-        decision = fire(look(log, contract, {"new_rows": 1, "as_of": NOW + offset * DAY}), log)
+        decision = fire_at_once(look(log, contract, {"new_rows": 1, "as_of": NOW + offset * DAY}), log)
         if decision.fires:
             fired.append(decision.as_of)
 
@@ -211,7 +218,7 @@ def test_any_order_of_looks_fires_at_most_once_a_cool_down(
 def test_a_clock_that_goes_back_does_not_fire_again(log: RecordLog) -> None:
     """A day before the last firing, by a clock set back, is within its cool-down (T6)."""
     contract, _, at = RULES["new_rows"]
-    fire(look(log, contract, at), log)
+    fire_at_once(look(log, contract, at), log)
 
     assert not look(log, contract, {**at, "as_of": NOW - DAY}).fires
 
@@ -221,15 +228,17 @@ def test_missed_looks_are_caught_up_by_one_run(log: RecordLog) -> None:
     contract = {"every": 30 * DAY}
     late = TRAINED + 100 * DAY
 
-    assert fire(look(log, contract, {"as_of": late}), log).fires
-    assert not fire(look(log, contract, {"as_of": late + timedelta(minutes=1)}), log).fires
+    assert fire_at_once(look(log, contract, {"as_of": late}), log).fires
+    assert not fire_at_once(look(log, contract, {"as_of": late + timedelta(minutes=1)}), log).fires
 
 
 def test_a_flood_of_old_rows_is_one_run(log: RecordLog) -> None:
     """A backfill of a million rows that arrives in ten batches starts one run (T4)."""
     contract, _, _ = RULES["new_rows"]
     fired = [
-        fire(look(log, contract, {"new_rows": batch * 100_000, "as_of": NOW + batch * DAY / 24}), log).fires
+        fire_at_once(
+            look(log, contract, {"new_rows": batch * 100_000, "as_of": NOW + batch * DAY / 24}), log
+        ).fires
         for batch in range(1, 11)
     ]
 
@@ -281,7 +290,7 @@ def test_no_window_is_no_cause(log: RecordLog) -> None:
 def test_all_rules_that_ask_are_named(log: RecordLog) -> None:
     """Several causes at once start one run that names them all."""
     contract = {"on_drift": True, "on_quality": True, "new_rows": 80_000, "every": 90 * DAY}
-    decision = fire(look(log, contract, {"result": window("drift"), "new_rows": 80_000}), log)
+    decision = fire_at_once(look(log, contract, {"result": window("drift"), "new_rows": 80_000}), log)
 
     assert decision.causes == ["on_drift", "new_rows", "every"]
     assert len(log.all()) == 1
@@ -391,11 +400,40 @@ def test_a_cause_that_kills_its_runs_is_given_up(log: RecordLog) -> None:
     left, now = fired(log), START
     for number in (2, 3):
         now += LIMIT
-        assert has_died(left, OFF, now=now)
+        assert may_be_taken_up(left, OFF, champion=CHAMPION.digest, as_of=NOW, now=now)
         assert take_up(log, left, by=f"run-{number}", now=now)
         found = unfinished(log)
         assert found is not None
         left = found
 
     assert left.runs == 3
-    assert not has_died(left, OFF, now=now + 100 * LIMIT)
+    assert not may_be_taken_up(left, OFF, champion=CHAMPION.digest, as_of=NOW, now=now + 100 * LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("champion", "as_of"),
+    [("b" * 64, NOW), (None, NOW), (CHAMPION.digest, NOW + COOL_DOWN)],
+    ids=["another model serves", "none serves", "the cool-down is over"],
+)
+def test_a_cause_that_stands_no_more_is_not_taken_up(
+    log: RecordLog, champion: str | None, as_of: datetime
+) -> None:
+    """A dead run is left alone where its cause was another model's, or the rules may decide anew (T3)."""
+    left = fired(log)
+
+    assert may_be_taken_up(left, OFF, champion=CHAMPION.digest, as_of=NOW, now=START + LIMIT)
+    assert not may_be_taken_up(left, OFF, champion=champion, as_of=as_of, now=START + LIMIT)
+
+
+def test_nothing_is_fired_while_a_run_is_at_work(log: RecordLog) -> None:
+    """Where the cool-down is shorter than a run, the next cause waits until the run has ended or died (T3)."""
+    short = {"new_rows": 1, "cool_down": timedelta(minutes=1)}
+    seen = {"new_rows": 1, "as_of": NOW + DAY}
+    left = fired(log)
+
+    held = look(log, short, {**seen, "now": START + LIMIT / 2})
+    assert (held.fires, held.causes) == (False, ["new_rows"])
+    assert "Run run-1 is at work" in held.suppressed
+    assert look(log, short, {**seen, "now": START + LIMIT}).fires
+    finish(log, left, outcome={"served": False})
+    assert look(log, short, {**seen, "now": START + LIMIT / 2}).fires

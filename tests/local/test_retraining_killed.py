@@ -142,17 +142,3 @@ def test_a_run_that_was_given_up_does_not_promote(model: Path, workspace: Worksp
     assert unfinished(trigger_log(workspace, "visits")) is not None
     _, serves = registered(model, workspace, "run-2", before)
     assert serves
-
-
-def test_a_dead_run_is_dropped_when_another_model_serves(model: Path, workspace: Workspace) -> None:
-    """A cause that was found in a model that serves no more is closed, and its dead run is not taken up (T3)."""
-    release(workspace, bundle_of(workspace, "by hand"))
-    log = trigger_log(workspace, "visits")
-    deadline = time.monotonic() + 120
-    while unfinished(log) is not None:
-        assert not trains(model, "run-2", run_limit=OVER)
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-    (record,) = log.all()
-    assert course(log, record).outcome == {"dropped": "another model serves in the meantime"}

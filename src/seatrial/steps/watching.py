@@ -22,9 +22,8 @@ from seatrial.triggers import (
     Champion,
     Decision,
     decide,
-    finish,
     fire,
-    has_died,
+    may_be_taken_up,
     run_name,
     take_up,
     trigger_log,
@@ -153,7 +152,7 @@ def decide_retraining(
         workspace: Address of the workspace.
         environment: The environment that serves.
         run: Name of the run that asks; if it asks again (a step that is tried again), it gets the
-            same answer.
+            same answer. It takes the place of a run that has died.
         as_of: Instant of the decision; empty: now.
         result_in: Path of the monitor's result; empty: no window was monitored.
         decision_out: Path for the decision, as JSON.
@@ -168,7 +167,7 @@ def decide_retraining(
     loaded, place, instant = check_model(model), Workspace.open(workspace), as_of_or_now(as_of)
     name = loaded.contract.name
     log = trigger_log(place, name)
-    if goes_on(loaded, place, environment, run, decision_out):
+    if goes_on(loaded, place, environment, run=run, as_of=instant, decision_out=decision_out):
         return True
     result = MonitorResult.model_validate(read_json(result_in)) if result_in else None
     champion, new_rows = champion_of(loaded, place, environment)
@@ -181,29 +180,42 @@ def decide_retraining(
     return decision.fires
 
 
-def goes_on(loaded: LoadedContract, place: Workspace, environment: str, run: str, decision_out: str) -> bool:
+def goes_on(
+    loaded: LoadedContract,
+    place: Workspace,
+    environment: str,
+    *,
+    run: str,
+    as_of: datetime,
+    decision_out: str,
+) -> bool:
     """Whether this run trains for a cause that was fired before: by itself, or by a run that has died.
 
+    Args:
+        loaded: The model's contract.
+        place: The workspace.
+        environment: The environment that serves.
+        run: Name of the run that asks.
+        as_of: Instant of the decision.
+        decision_out: Path for what was fired, as JSON; written only if it goes on.
+
     Raises:
-        UsageError: if nothing serves in the environment.
         StoreError: if the log of what was fired cannot be read or written.
     """
-    log = trigger_log(place, loaded.contract.name)
+    name, rules = loaded.contract.name, loaded.contract.triggers
+    log = trigger_log(place, name)
     pending = unfinished(log)
     if pending is None:
         return False
-    if pending.owner != run:
-        if not has_died(pending, loaded.contract.triggers):
-            return False
-        champion = read_pointer(place, environment, loaded.contract.name).digest
-        if pending.record.content["champion"] != champion:
-            finish(log, pending, outcome={"dropped": "another model serves in the meantime"})
+    if pending.owner == run:
+        say("this run has fired already: it goes on")
+    else:
+        champion = read_pointer(place, environment, name).digest
+        if not may_be_taken_up(pending, rules, champion=champion, as_of=as_of):
             return False
         if not take_up(log, pending, by=run):
             return False
         say(f"run {pending.owner} has not ended: {run_name(log, pending.record)} is taken up")
-    else:
-        say("this run has fired already: it goes on")
     write_json(decision_out, pending.record.content)
     return True
 
