@@ -39,7 +39,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model that serves and is due, whose retraining was fired by run-1, which was then killed."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     contract = write_model(tmp_path, contract=CONTRACT + TRIGGERS % ALIVE, rows=60)
     workspace = Workspace.open(tmp_path / "workspace")
     ingest(load_contract(contract), workspace, until=bundles.AS_OF)
