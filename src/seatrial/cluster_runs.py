@@ -82,7 +82,7 @@ class Resources:
 _USUAL = Resources("384Mi", "2Gi")
 _LARGER = {
     name: Resources("768Mi", "4Gi", "200m")
-    for name in ("validate", "features", "train", "evaluate", "monitor")
+    for name in ("validate", "features", "train", "evaluate", "monitor", "draw")
 }
 
 
