@@ -83,19 +83,44 @@ class Noted:
         figures = {name: value for name, value in vars(self).items() if isinstance(value, int)}
         return {**figures, "answered": len(self.answered), "settled": len(self.settled)}
 
-    def save(self, path: Path) -> None:
-        """Write everything to a file."""
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(orjson.dumps({**vars(self), "answered": sorted(self.answered)}))
-        partial.replace(path)
 
-    @classmethod
-    def load(cls, path: Path) -> Noted:
-        """Read what :meth:`save` wrote; nothing where there is no such file."""
-        if not path.exists():
-            return cls()
-        content = orjson.loads(path.read_bytes())
-        return cls(**{**content, "answered": set(content["answered"])})
+class Notebook:
+    """Keeps what was noted in files, so that a run may be stopped after any kill and gone on with.
+
+    Args:
+        folder: Where the files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._figures = folder / "figures.json"
+        self._answered = folder / "answered.txt"
+        self._settled = folder / "settled.txt"
+        self._kept: set[str] = set()
+        self._kept_outcomes = 0
+
+    def read(self) -> Noted:
+        """Return what was noted in earlier runs."""
+        if not self._figures.exists():
+            return Noted()
+        figures = orjson.loads(self._figures.read_bytes())
+        self._kept = set(self._answered.read_text().split())
+        lines = (line.split() for line in self._settled.read_text().splitlines())
+        settled = {name: float(value) for name, value in lines}
+        self._kept_outcomes = len(settled)
+        return Noted(answered=set(self._kept), settled=settled, **figures)
+
+    def write(self, noted: Noted) -> None:
+        """Add what is new."""
+        new = noted.answered - self._kept
+        outcomes = list(noted.settled.items())[self._kept_outcomes :]
+        with self._answered.open("a") as file:
+            file.writelines(f"{name}\n" for name in new)
+        with self._settled.open("a") as file:
+            file.writelines(f"{name} {value}\n" for name, value in outcomes)
+        self._kept |= new
+        self._kept_outcomes += len(outcomes)
+        figures = {name: value for name, value in vars(noted).items() if isinstance(value, int)}
+        self._figures.write_bytes(orjson.dumps(figures))
 
 
 @dataclass(frozen=True)
@@ -185,7 +210,8 @@ class Soak:
     """
 
     def __init__(self, folder: Path, seed: int) -> None:
-        self.noted = Noted.load(folder / "noted.json")
+        self._notebook = Notebook(folder)
+        self.noted = self._notebook.read()
         self._folder = folder
         self._chance = random.Random(f"{seed}/{self.noted.kills}")
         self._logs = folder / "log"
@@ -221,13 +247,13 @@ class Soak:
             while self.noted.kills < kills and time.monotonic() < end:
                 left = max(requests - self.noted.requests, 0) / (kills - self.noted.kills)
                 self._kill_one(self._chance.uniform(0, 2 * left))
+                self._notebook.write(self.noted)
                 if self.noted.kills % 10 == 0:
                     self._say()
         finally:
             self._calm.set()
             outages.join()
         self._finish()
-        self.noted.save(self._folder / "noted.json")
 
     def _say(self) -> None:
         print(json.dumps(self.noted.facts()), flush=True)
@@ -256,6 +282,12 @@ class Soak:
 
     def _kill_one(self, requests: float) -> None:
         process, address = self._start()
+        try:
+            self._ask_and_kill(process, address, requests)
+        finally:
+            process.kill()
+
+    def _ask_and_kill(self, process: subprocess.Popen[bytes], address: Path, requests: float) -> None:
         if self._chance.random() < 1 / EVERY_KILLED_STARTING:
             time.sleep(self._chance.uniform(0, 1.5))
             self.noted.starting += not address.exists()
@@ -296,10 +328,8 @@ class Soak:
 
     def _finish(self) -> None:
         """Let a last server ship everything."""
-        while True:
-            process, address = self._start()
-            if self._wait_for(process, address):
-                break
+        process, address = self._start()
+        assert self._wait_for(process, address), (self._folder / "server.log").read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(START_SECONDS) == 0, (self._folder / "server.log").read_text()
         assert list(self._logs.glob("*.segment")) == []
@@ -354,6 +384,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="folder that keeps the run; a call in it goes on")
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # So that nothing that was started stays.
     try:
         with tempfile.TemporaryDirectory() as passing:
             soak = Soak(chosen.folder or Path(passing), chosen.seed)
