@@ -1,5 +1,6 @@
 """From tested data to a signed bundle that serves if its gates pass: the part that training and monitoring share."""
 
+from components.approve.component import approve
 from components.bundle.component import bundle
 from components.evaluate.component import evaluate
 from components.features.component import features
@@ -53,7 +54,8 @@ def learning(
     found = judged.outputs["found"]
     digest = bundle(**place, fitted=fitted, found=found).output
     page = report(workspace=workspace, digest=digest, found=found)
-    served = register(
-        **place, environment=environment, digest=digest, report=page.outputs["Output"], found=found
-    )
+    release = {"environment": environment, "digest": digest, "report": page.outputs["Output"], "found": found}
+    served = register(**place, **release)
+    with dsl.If(served.output == False, name="a person may be asked"):  # noqa: E712 -- a KFP condition
+        approve(**place, **release)
     return served.output

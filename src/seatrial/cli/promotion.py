@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 from rich.markdown import Markdown
 
-from seatrial.cli.app import AsOf, Json, Model, app, console, print_json
+from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
+from seatrial.errors import ApprovalError, UsageError
 
 KEY_VARIABLE = "SEATRIAL_APPROVER_KEY"
 EnvironmentName = Annotated[
@@ -82,50 +83,76 @@ def _next_step(branch: str | None, to: str, *, dry_run: bool) -> str:
 
 @app.command()
 def approve(
-    model: Model,
-    env: Where,
-    key: Annotated[Path, typer.Option(help="Your private key.", envvar=KEY_VARIABLE, show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model's name; or, without --env, the name of a run that asks.",
+            metavar="MODEL_OR_RUN",
+            show_default=False,
+        ),
+    ],
+    env: Annotated[
+        str, typer.Option(help="Name of the environment; without it a run is answered.", show_default=False)
+    ] = "",
+    key: Annotated[
+        Path | None, typer.Option(help="Your private key.", envvar=KEY_VARIABLE, show_default=False)
+    ] = None,
     bundle: Annotated[
         str,
         typer.Option(
-            help="The bundle's digest, or its first 6 digits or more. "
-            "[default: the one that was judged last]",
+            help="The bundle's digest, or its first 6 digits or more. [default: the one that was judged last]",
             show_default=False,
         ),
     ] = "",
-    comment: Annotated[str, typer.Option(help="What shall be remembered.")] = "",
+    comment: Annotated[str, typer.Option(help="What shall be remembered.", show_default=False)] = "",
+    no: Annotated[bool, typer.Option("--no", help="Answer a run with no.")] = False,
+    workspace: WorkspaceOption = None,
 ) -> None:
-    """Approve, with your key, that an environment serves a bundle as its next move.
+    """Approve, with your key, that an environment serves a bundle; or answer a run that waits for a person.
 
-    What you sign names the model, the environment, the bundle, the move that it follows and the
-    evidence that you saw. It is good for nothing else. Exits with 22 if your key may not approve.
+    With --env you sign the model, the environment, the bundle, the move that it follows and the evidence
+    that you saw; it is good for nothing else. Exits with 22 if your key may not approve, or the run waits
+    no more.
 
     Example: `seatrial approve flights --env production --key alice.pem`
     """
+    if not env:
+        from seatrial.promotion.questions import answer
+        from seatrial.workspace import Workspace
+
+        asked = answer(Workspace.open(workspace), model, approved=not no, comment=comment)
+        said = "may not" if no else "may"
+        console.print(f"[green]✓[/] {asked.environment} {said} serve {asked.digest[:12]} of {asked.model}.")
+        return
+    if key is None or no or workspace:
+        raise UsageError("With --env, --key is needed, and --no and --workspace mean nothing.")
+    _sign(_model_name(model), env, key, bundle, comment)
+
+
+def _sign(model: str, env: str, key: Path, bundle: str, comment: str) -> None:
     from seatrial.bundle.signing import read_signer
     from seatrial.bundle.store import find_bundle
-    from seatrial.errors import ApprovalError
     from seatrial.promotion.approvals import GATES
     from seatrial.promotion.approvals import approve as sign
     from seatrial.promotion.environment import open_environment
     from seatrial.promotion.pointer import pointer_log, read_pointer
 
-    name, environment = _model_name(model), open_environment(env)
-    workspace = environment.open_workspace()
-    expected = read_pointer(workspace, env, name)
-    wanted = find_bundle(workspace, bundle) if bundle else None
-    evidence = pointer_log(workspace, env, name).newest(
+    environment = open_environment(env)
+    place = environment.open_workspace()
+    expected = read_pointer(place, env, model)
+    wanted = find_bundle(place, bundle) if bundle else None
+    evidence = pointer_log(place, env, model).newest(
         lambda said: said.get("kind") == GATES and wanted in (None, said.get("digest"))
     )
     if evidence is None:
         raise ApprovalError(
-            f"No bundle of {name} was judged for {env}, so there is nothing to approve.",
-            remedy=f"Prepare it: seatrial promote {name} --to {env}",
+            f"No bundle of {model} was judged for {env}, so there is nothing to approve.",
+            remedy=f"Prepare it: seatrial promote {model} --to {env}",
         )
     given = sign(
         environment,
-        workspace,
-        name,
+        place,
+        model,
         str(evidence.content["digest"]),
         signer=read_signer(key),
         expected=expected,
@@ -133,7 +160,7 @@ def approve(
         comment=comment,
     )
     console.print(
-        f"[green]✓[/] {given.by} approves bundle {given.digest[:12]} of {name} for {env}, "
+        f"[green]✓[/] {given.by} approves bundle {given.digest[:12]} of {model} for {env}, "
         f"until {given.expires.isoformat()}."
     )
 

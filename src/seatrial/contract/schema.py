@@ -468,6 +468,18 @@ class Environment(Section):
         le=9,
         description="Fewest persons who must approve a bundle, where the environment itself asks for fewer.",
     )
+    ask_for: Duration | None = Field(
+        None,
+        description="How long a run that passed its gates waits there for a person's answer, `seatrial approve RUN`; "
+        "no answer is a no. Only with `promotion: manual` and no `approvals`, which want a signature. Without it a run "
+        "does not ask.",
+    )
+
+    @model_validator(mode="after")
+    def _asks_where_a_word_is_enough(self) -> Environment:
+        if self.ask_for is not None and (self.promotion != "manual" or self.approvals):
+            raise ValueError("ask_for needs promotion: manual, and no approvals")
+        return self
 
 
 class ContinuousIntegration(Section):
@@ -507,7 +519,7 @@ class Contract(Section):
     )
     triggers: Triggers = Field(Triggers(new_rows=None, every=None), description="What starts a retraining.")
     environments: dict[Name, Environment] = Field(
-        {name: Environment(promotion="automatic", approvals=0) for name in ("local", "test")},
+        {name: Environment(promotion="automatic", approvals=0, ask_for=None) for name in ("local", "test")},
         min_length=1,
         description="Where the model is served.",
     )

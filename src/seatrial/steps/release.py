@@ -159,6 +159,36 @@ def _promote_if_allowed(
     if rule is None or rule.promotion == "manual":
         say(f"not promoted: {environment} wants a person's word")
         return False
+    reason = f"run {found['run']} passed its gates"
+    return promote_found(loaded, workspace, environment, bundle, found, reason=reason)
+
+
+def promote_found(
+    loaded: LoadedContract,
+    workspace: Workspace,
+    environment: str,
+    bundle: Bundle,
+    found: dict[str, Any],
+    *,
+    reason: str,
+) -> bool:
+    """Let an environment serve the bundle of a run, unless a gate failed or somebody else moved meanwhile.
+
+    Args:
+        loaded: The model's contract.
+        workspace: The workspace.
+        environment: Name of the environment.
+        bundle: The bundle.
+        found: What the run found.
+        reason: Why, for the record.
+
+    Returns:
+        Whether it is served now.
+
+    Raises:
+        PointerMovedError: if the environment serves another model than the one it was compared with.
+        RegistryError: if MLflow cannot be used.
+    """
     name = loaded.contract.name
     trains = owner(trigger_log(workspace, name), found["run"])
     if trains not in (None, found["run"]):
@@ -173,7 +203,6 @@ def _promote_if_allowed(
             remedy="Run the training again, so that it is compared with what serves now.",
         )
     try:
-        reason = f"run {found['run']} passed its gates"
         as_of = as_of_or_now(found["as_of"])
         moved = promote(
             workspace, bundle, environment=environment, expected=pointer, reason=reason, as_of=as_of

@@ -1,0 +1,1 @@
+"""A component; see component.py."""
