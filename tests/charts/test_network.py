@@ -79,6 +79,26 @@ def test_models_announce_their_metrics(case: Case, objects: list[Object]) -> Non
             assert pod.metadata["annotations"]["prometheus.io/path"] == "/metrics", pod.owner
 
 
+def test_ports_of_models_are_let_in(case: Case, objects: list[Object]) -> None:
+    """Each port at which a served model answers, gRPC's too where it is spoken, is let in and served."""
+    policies = of_kind(objects, "NetworkPolicy")
+    for pod in pods(objects):
+        if "seatrial.io/model" not in pod.labels:
+            continue
+        (server,) = [one for one in pod.spec["containers"] if one["name"] == "server"]
+        ports = {port["name"]: port["containerPort"] for port in server["ports"]}
+        rules = [
+            rule
+            for policy in policies
+            if matches(policy["spec"]["podSelector"], pod.labels)
+            for rule in policy["spec"].get("ingress") or []
+        ]
+        let_in = {port["port"] for rule in rules for port in rule["ports"]}
+        assert set(ports.values()) <= let_in, pod.owner
+        assert ("--grpc-port=9500" in server["args"]) == ("grpc" in ports), pod.owner
+        assert ("grpc" in ports) == ("-all" in str(case)), pod.owner
+
+
 def test_services_find_pods(objects: list[Object]) -> None:
     """Each Service selects a pod, and a port of it by a name or number that the pod has."""
     for service in of_kind(objects, "Service"):

@@ -44,6 +44,9 @@ containers:
     args:
       - --host=0.0.0.0
       - --port=9000
+      {{- if $values.grpc }}
+      - --grpc-port=9500
+      {{- end }}
       {{- if .digest }}
       - --bundle=$(BUNDLE)
       {{- else }}
@@ -72,6 +75,11 @@ containers:
       - name: http
         containerPort: 9000
         protocol: TCP
+      {{- if $values.grpc }}
+      - name: grpc
+        containerPort: 9500
+        protocol: TCP
+      {{- end }}
     # Loading takes seconds, and whoever waits for a roll-out waits for this probe.
     startupProbe:
       httpGet: {path: /v2/health/live, port: 9000, scheme: HTTP}

@@ -19,6 +19,15 @@ Bundle = Annotated[
 ]
 Host = Annotated[str, typer.Option(help="Address to listen at.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 takes a free one.")]
+GrpcPort = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=65535,
+        help="Port to listen at for gRPC; 0 takes a free one. [default: no gRPC]",
+        show_default=False,
+    ),
+]
 LogFolder = Annotated[
     Path | None,
     typer.Option(
@@ -67,6 +76,7 @@ def serve(
     bundle: Bundle = None,
     host: Host = "127.0.0.1",
     port: Port = 8080,
+    grpc_port: GrpcPort = None,
     log_folder: LogFolder = None,
     collect_logs: CollectLogs = False,
     address_file: AddressFile = None,
@@ -76,7 +86,7 @@ def serve(
     hang_limit: HangLimit = 30.0,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Serve a model over the Open Inference Protocol v2 until Ctrl-C.
+    """Serve a model over the Open Inference Protocol v2 and Seldon's protocol until Ctrl-C.
 
     The bundle that the environment names is served, and a newer one takes its place without
     dropping a request. Predictions and outcomes go into the feedback tables.
@@ -99,6 +109,7 @@ def serve(
             bundle=bundle,
             host=host,
             port=port,
+            grpc_port=grpc_port,
             log_folder=log_folder,
             collect_logs=collect_logs,
             address_file=address_file,

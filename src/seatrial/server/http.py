@@ -223,28 +223,15 @@ class Application:
         plain = path.rstrip("/")
         if plain.startswith("/v2/models/"):
             name, *rest = plain.split("/")[3:]
-            self._check_name(unquote(name))
+            self._service.check_name(unquote(name))
             if rest[:1] == ["versions"] and rest[1:]:
-                self._check_version(unquote(rest[1]))
+                self._service.check_version(unquote(rest[1]))
                 rest = rest[2:]
             plain = "/".join(("/v2/models", MODEL, *rest))
         route = self._paths.get(plain)
         if route is None:
             raise RequestError(f"There is nothing at {path[:200]!r}. See GET /docs.", status=404)
         return route
-
-    def _check_name(self, name: str) -> None:
-        if name != self._service.name:
-            raise RequestError(
-                f"There is no model {name[:100]!r} here, but {self._service.name!r}.", status=404
-            )
-
-    def _check_version(self, version: str) -> None:
-        if version != self._service.model.digest:
-            raise RequestError(
-                f"The version served is {self._service.model.digest}. Got {version[:100]!r} instead.",
-                status=404,
-            )
 
 
 def _check_method(exchange: Exchange, route: Route) -> None:

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvloop
 
@@ -40,6 +41,9 @@ from seatrial.server.service import Service
 from seatrial.server.watchdog import watching
 from seatrial.workspace import Workspace
 
+if TYPE_CHECKING:
+    from seatrial.server.grpc_server import GrpcServer
+
 OTHER_FILES = 200
 SWITCH_SECONDS = 0.0005
 PARENT_SECONDS = 0.5
@@ -58,6 +62,7 @@ class ServeOptions:
         bundle: Beginning of the digest of the one bundle to serve; None follows the environment.
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
+        grpc_port: Port to listen at for gRPC; 0 takes a free one; None: gRPC is not spoken.
         log_folder: Folder of the feedback log; None: ``serving/MODEL/feedback-log`` of the workspace.
         collect_logs: Whether to ship what servers that are gone left in the folders beside the log's own.
         address_file: File that the server's address is written to while it runs.
@@ -77,6 +82,7 @@ class ServeOptions:
     bundle: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_port: int | None = None
     log_folder: Path | None = None
     collect_logs: bool = False
     address_file: Path | None = None
@@ -193,6 +199,7 @@ async def _run(
         application.malformed,
         Limits(connections=_most_connections()),
     )
+    calls = None if options.grpc_port is None else _open_grpc(service, options.host, options.grpc_port)
     _watch(service, holder, listener)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -208,17 +215,27 @@ async def _run(
         background.append(asyncio.create_task(_stop_with_parent(end)))
     if options.address_file is not None:
         _write_address(options.address_file, address)
-    digest = holder.current.digest[:12]
-    announce(f"Serving {holder.name} (bundle {digest}) at {address}/v2/models/{holder.name}")
+    said = f"Serving {holder.name} (bundle {holder.current.digest[:12]}) at {address}/v2/models/{holder.name}"
+    announce(said if calls is None else f"{said} and, over gRPC, at port {calls.port}")
+    speaking = None if calls is None else asyncio.create_task(calls.run(stop))
     try:
         with watching(lambda: listener.now, options.hang_limit):
             await listener.run(listening, stop)
+        if speaking is not None:
+            await speaking
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         if options.address_file is not None:
             options.address_file.unlink(missing_ok=True)
+
+
+def _open_grpc(service: Service, host: str, port: int) -> GrpcServer:
+    # The library is large; whoever speaks REST alone does not load it.
+    from seatrial.server.grpc_server import GrpcServer
+
+    return GrpcServer(service, host, port)
 
 
 def _most_connections() -> int:

@@ -144,6 +144,11 @@ def _tensor_rows(content: Any, width: int, maximum_rows: int) -> list[list[Any]]
         raise RequestError(
             f"data.tensor.values must have {shape[0] * width:,} numbers, as its shape says. Got {got} instead."
         )
+    for place, value in enumerate(values):
+        if type(value) not in (int, float):  # Such as the NaN of a protobuf, whose JSON is a text.
+            raise RequestError(
+                f"data.tensor.values[{place}] must be a finite number. Got {shown(value)} instead."
+            )
     return [values[first : first + width] for first in range(0, len(values), width)]
 
 

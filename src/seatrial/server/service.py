@@ -71,6 +71,26 @@ class Service:
         """The model that answers now."""
         return self._holder.current
 
+    def check_name(self, name: str) -> None:
+        """Refuse another model's name.
+
+        Raises:
+            RequestError: with status 404.
+        """
+        if name != self.name:
+            raise RequestError(f"There is no model {name[:100]!r} here, but {self.name!r}.", status=404)
+
+    def check_version(self, version: str) -> None:
+        """Refuse a version that is not served.
+
+        Raises:
+            RequestError: with status 404.
+        """
+        if version != self.model.digest:
+            raise RequestError(
+                f"The version served is {self.model.digest}. Got {version[:100]!r} instead.", status=404
+            )
+
     def describe_server(self) -> Answer:
         """Say what the server is (OIP: server metadata)."""
         return Answer({"name": "seatrial", "version": version("seatrial"), "extensions": list(EXTENSIONS)})

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 from tests.local.serving.conftest import INPUTS, Ferry, Server, crossings, infer_body, outputs
+from tests.local.serving.test_grpc import Calls
 
 from seatrial.feedback import join_outcomes
 from support import clients
@@ -17,13 +18,14 @@ ROWS = [
     orjson.loads(orjson.dumps({**row, "wind": 3.5 + place, "passengers": 9}))
     for place, row in enumerate(crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)[:3])
 ]
-PROTOCOLS = ("json", "binary")
+PROTOCOLS = ("json", "binary", "grpc")
 
 
 @pytest.fixture(scope="module")
 def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     log = tmp_path_factory.mktemp("log")
-    with trained_ferry.serve("--log-folder", str(log), "--ship-every", "600") as started:
+    arguments = ("--grpc-port", "0", "--log-folder", str(log), "--ship-every", "600")
+    with trained_ferry.serve(*arguments) as started:
         yield started
         assert "Traceback" not in started.errors
 
@@ -31,11 +33,15 @@ def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def triton(server: Server) -> Any:
     """What Triton's clients read from the server."""
-    return clients.ask("oip", "ask_triton.py", question(server))
+    return clients.ask("oip", "ask_triton.py", question(server, Calls(server).address))
 
 
-def question(server: Server) -> dict[str, Any]:
-    return {"rest": server.address.removeprefix("http://"), "inputs": infer_body(ROWS)["inputs"]}
+def question(server: Server, grpc_address: str | None = None) -> dict[str, Any]:
+    return {
+        "rest": server.address.removeprefix("http://"),
+        "grpc": grpc_address,
+        "inputs": infer_body(ROWS)["inputs"],
+    }
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -60,6 +66,8 @@ def test_triton_reads_the_descriptions(server: Server, triton: Any) -> None:
     assert triton["server"]["name"] == "seatrial"
     assert "binary_tensor_data" in triton["server"]["extensions"]
     assert triton["model"] == server.get("/v2/models/ferry").content
+    assert triton["grpc_server"] == triton["server"]
+    assert [tensor["name"] for tensor in triton["grpc_model"]["inputs"]] == list(INPUTS)
 
 
 def test_mlserver_types_fit(server: Server) -> None:
@@ -74,20 +82,21 @@ def test_mlserver_types_fit(server: Server) -> None:
 
 def test_seldon_core_is_answered(ferry: Ferry) -> None:
     """seldon-core's client predicts in each of its ways, reads errors, and its feedback joins."""
-    with ferry.serve() as server:
+    with ferry.serve("--grpc-port", "0") as server:
         expected = outputs(server.infer(ROWS))["probability"]
         said = clients.ask(
             "seldon",
             "ask_seldon.py",
             {
                 "rest": server.address.removeprefix("http://"),
-                "grpc": None,
+                "grpc": Calls(server).address,
                 "rows": [[row[name] for name in INPUTS] for row in ROWS],
                 "names": list(INPUTS),
             },
         )
         assert server.stop() == 0
     asked = []
+    assert list(said) == ["rest", "grpc"]
     for found in said.values():
         for way in ("gateway", "microservice"):
             assert found[way]["success"], found[way]

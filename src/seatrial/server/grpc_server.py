@@ -1,0 +1,264 @@
+"""gRPC: the Open Inference Protocol, Seldon's protocol and gRPC's health checks at one port.
+
+It shares the event loop, the model, the batches, the limits and the log with REST: only how a request is written
+differs. Each message is read as bytes and parsed here, so that what is no protobuf is the client's fault and
+is told so, and within a time limit, so that half a message holds no place for long. Where a call is not
+implemented, the library says so (threats: V1, V3, V10, I12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+
+from seatrial.errors import RequestError, UsageError
+from seatrial.server.faults import describe_fault
+from seatrial.server.grpc_inference import read_inference, write_description, write_inference
+from seatrial.server.http import CLIENT_HEADER, PUID_HEADER, client_alias
+from seatrial.server.http1 import Limits
+from seatrial.server.messages import EMPTY, HEALTH, INFERENCE, SELDON
+from seatrial.server.service import Service
+
+_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
+    413: grpc.StatusCode.INVALID_ARGUMENT,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+}
+_METRIC_TYPES = {"COUNTER": 0, "GAUGE": 1}
+_SERVING, _NOT_SERVING = 1, 2
+_PLACES_BESIDE = 64
+"""Calls at once beyond those that may wait for a prediction."""
+
+Answering = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call: its name in the metrics, what it takes, and what answers it."""
+
+    name: str
+    request: Any
+    answer: Answering
+
+
+class GrpcServer:
+    """Answers calls.
+
+    Args:
+        service: What it answers with.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+
+    Raises:
+        UsageError: if the address cannot be listened at.
+    """
+
+    def __init__(self, service: Service, host: str, port: int) -> None:
+        self._service = service
+        self._seconds = Limits.body_seconds
+        limits = service.model.limits
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", limits.maximum_request_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_idle_ms", int(Limits.idle_seconds * 1000)),
+                ("grpc.server_handshake_timeout_ms", int(Limits.head_seconds * 1000)),
+                ("grpc.so_reuseport", 0),
+            ),
+            maximum_concurrent_rpcs=limits.maximum_waiting + _PLACES_BESIDE,
+        )
+        calls = {
+            "inference.GRPCInferenceService": self._inference(),
+            "seldon.protos.Model": self._seldon("Metadata", EMPTY),
+            "seldon.protos.Seldon": {
+                **self._seldon("ModelMetadata", SELDON["SeldonModelMetadataRequest"]),
+                "GraphMetadata": _Call("grpc_metadata", EMPTY, self._graph_metadata),
+            },
+            "grpc.health.v1.Health": {
+                "Check": _Call("grpc_health", HEALTH["HealthCheckRequest"], self._check)
+            },
+        }
+        self._services = frozenset(calls)
+        self._server.add_generic_rpc_handlers(
+            tuple(
+                grpc.method_handlers_generic_handler(
+                    name, {method: self._handler(call) for method, call in methods.items()}
+                )
+                for name, methods in calls.items()
+            )
+        )
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            self.port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise UsageError(
+                f"The server cannot listen for gRPC at {address}: {error}.",
+                remedy="Choose another port: --grpc-port 0",
+            ) from None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, and then until every call that has begun is answered."""
+        await self._server.start()
+        await stop.wait()
+        await self._server.stop(self._seconds)
+
+    def _inference(self) -> dict[str, _Call]:
+        def call(name: str, method: str, answer: Answering) -> _Call:
+            return _Call(name, INFERENCE[f"{method}Request"], answer)
+
+        return {
+            "ServerLive": call("grpc_health", "ServerLive", self._server_live),
+            "ServerReady": call("grpc_health", "ServerReady", self._server_ready),
+            "ModelReady": call("grpc_health", "ModelReady", self._model_ready),
+            "ServerMetadata": call("grpc_metadata", "ServerMetadata", self._server_metadata),
+            "ModelMetadata": call("grpc_metadata", "ModelMetadata", self._model_metadata),
+            "ModelInfer": call("grpc_infer", "ModelInfer", self._infer),
+        }
+
+    def _seldon(self, metadata: str, asked: Any) -> dict[str, _Call]:
+        return {
+            "Predict": _Call("grpc_seldon_predict", SELDON["SeldonMessage"], self._predict),
+            "SendFeedback": _Call("grpc_seldon_feedback", SELDON["Feedback"], self._feedback),
+            metadata: _Call("grpc_metadata", asked, self._seldon_metadata),
+        }
+
+    def _handler(self, call: _Call) -> Any:
+        """Return what answers a call: as if its one message were a stream, so that waiting for it has an end."""
+
+        async def answer(_: Any, context: grpc.aio.ServicerContext) -> bytes:
+            started = time.perf_counter()
+            try:
+                message = await self._read(call, context)
+                found: bytes = (await call.answer(message, context)).SerializeToString()
+            except Exception as error:
+                await self._fail(call, context, error)
+                raise  # Not reached: failing ends the call.
+            self._service.metrics.observe(call.name, time.perf_counter() - started)
+            return found
+
+        return grpc.stream_unary_rpc_method_handler(answer)
+
+    async def _read(self, call: _Call, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            content = await asyncio.wait_for(context.read(), self._seconds)
+        except TimeoutError:
+            raise RequestError(
+                f"The message did not arrive within {self._seconds:g} seconds.", status=408
+            ) from None
+        if not isinstance(content, bytes):
+            raise RequestError("The call must have a message. Got none instead.")
+        try:
+            return call.request.FromString(content)
+        except DecodeError as error:
+            raise RequestError(f"The message must be a {call.request.__name__}. {error}.") from None
+
+    async def _fail(self, call: _Call, context: grpc.aio.ServicerContext, error: Exception) -> None:
+        discreet = self._service.model.concealer is not None
+        status, message = describe_fault(error, call.name, discreet=discreet)
+        self._service.metrics.count(call.name, status)
+        again = (("retry-after", "1"),) if status in (429, 503) else ()
+        await context.abort(_STATUS.get(status, grpc.StatusCode.INTERNAL), message, again)
+
+    # The Open Inference Protocol.
+
+    async def _server_live(self, _: Any, __: Any) -> Any:
+        return INFERENCE["ServerLiveResponse"](live=True)
+
+    async def _server_ready(self, _: Any, __: Any) -> Any:
+        return INFERENCE["ServerReadyResponse"](ready=not self._service.draining)
+
+    async def _model_ready(self, message: Any, _: Any) -> Any:
+        self._check_model(message.name, message.version)
+        return INFERENCE["ModelReadyResponse"](ready=not self._service.draining)
+
+    async def _server_metadata(self, _: Any, __: Any) -> Any:
+        return INFERENCE["ServerMetadataResponse"](**self._service.describe_server().content)
+
+    async def _model_metadata(self, message: Any, _: Any) -> Any:
+        self._check_model(message.name, message.version)
+        return write_description(self._service.describe_model().content)
+
+    async def _infer(self, message: Any, context: grpc.aio.ServicerContext) -> Any:
+        self._check_model(message.model_name, message.model_version)
+        model = self._service.model
+        request = read_inference(message, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
+        answered = await self._service.predictor.predict(
+            model, request.rows, request.request_id, _client_of(context)
+        )
+        return write_inference(self._service.name, request, answered)
+
+    def _check_model(self, name: str, version: str) -> None:
+        self._service.check_name(name)
+        if version:
+            self._service.check_version(version)
+
+    # Seldon's protocol.
+
+    async def _predict(self, message: Any, context: grpc.aio.ServicerContext) -> Any:
+        puid = _metadata(context).get(PUID_HEADER.decode())
+        alias = None if puid is None else client_alias(_as_bytes(puid))
+        answer = await self._service.predict_message(_as_json(message), _client_of(context), alias)
+        for metric in answer["meta"]["metrics"]:
+            metric["type"] = _METRIC_TYPES[metric["type"]]
+        return json_format.ParseDict(answer, SELDON["SeldonMessage"]())
+
+    async def _feedback(self, message: Any, _: Any) -> Any:
+        answer = await self._service.feedback_message(_as_json(message))
+        return json_format.ParseDict(answer, SELDON["SeldonMessage"]())
+
+    async def _seldon_metadata(self, _: Any, __: Any) -> Any:
+        return json_format.ParseDict(self._service.describe_seldon().content, SELDON["SeldonModelMetadata"]())
+
+    async def _graph_metadata(self, _: Any, __: Any) -> Any:
+        model = self._service.describe_seldon().content
+        graph = {
+            "name": model["name"],
+            "models": {model["name"]: model},
+            "inputs": model["inputs"],
+            "outputs": model["outputs"],
+        }
+        return json_format.ParseDict(graph, SELDON["SeldonGraphMetadata"]())
+
+    # gRPC's health checks.
+
+    async def _check(self, message: Any, _: Any) -> Any:
+        if message.service and message.service not in self._services:
+            raise RequestError(f"There is no service {message.service[:100]!r} here.", status=404)
+        return HEALTH["HealthCheckResponse"](status=_NOT_SERVING if self._service.draining else _SERVING)
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    """Return a message of Seldon's as the JSON that it is over REST; what JSON has no form for is refused."""
+    try:
+        found: dict[str, Any] = json_format.MessageToDict(message)
+    except (json_format.Error, TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"The message must have values that JSON has. {error}.") from None
+    return found
+
+
+def _metadata(context: grpc.aio.ServicerContext) -> dict[str, str | bytes]:
+    return dict(context.invocation_metadata() or ())
+
+
+def _as_bytes(value: str | bytes) -> bytes:
+    return value if isinstance(value, bytes) else value.encode()
+
+
+def _client_of(context: grpc.aio.ServicerContext) -> str:
+    """Return who asks: the client's own word for itself, else its address. It is an alias, never a key."""
+    said = _metadata(context).get(CLIENT_HEADER.decode())
+    if said:
+        return client_alias(_as_bytes(said))
+    # Such as ipv4:127.0.0.1:50000.
+    return client_alias(context.peer().partition(":")[2].rpartition(":")[0].encode())
