@@ -101,7 +101,7 @@ def kill_shipping_everywhere(folder: Path, ship_all: Callable[[FeedbackLog, Tabl
                     wrong.append(f"killed at {kill_at}: {len(names)} records, {len(found)} rows")
             if list((place / "log").glob("*.segment")):
                 wrong.append(f"killed at {kill_at}: segments are left")
-        if not blown:
+        if wrong or not blown:
             return wrong
     raise AssertionError("shipping has more steps than were tried")
 
