@@ -56,5 +56,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take away the caller's settings; with them, a test would use the caller's workspace and keys."""
-    for name in ("SEATRIAL_WORKSPACE", "SEATRIAL_MODELS", "SEATRIAL_SIGNING_KEY", "SEATRIAL_TRUST"):
+    for name in (
+        "SEATRIAL_WORKSPACE",
+        "SEATRIAL_MODELS",
+        "SEATRIAL_SIGNING_KEY",
+        "SEATRIAL_TRUST",
+        "SEATRIAL_PRIVACY_KEY",
+    ):
         monkeypatch.delenv(name, raising=False)
