@@ -101,7 +101,7 @@ def train_candidates(
         progress: Called with a line for a person after each candidate.
 
     Raises:
-        TrainingError: if a candidate cannot be made or fitted.
+        TrainingError: if a feature has no value to learn from, or a candidate cannot be made or fitted.
     """
     contract = loaded.contract
     names = list(training.features)
@@ -109,6 +109,7 @@ def train_candidates(
     schema = FeatureSchema.fit(both)
     fit_on = _Rows(schema.encode(training.frame), training.labels)
     judge_on = _Rows(schema.encode(validation.frame), validation.labels)
+    _refuse_features_without_value(schema, fit_on)
     results: list[tuple[CandidateResult, float]] = []
     for candidate in contract.candidates:
         result, threshold = _tune(loaded, candidate, schema, fit_on, judge_on)
@@ -140,6 +141,21 @@ def train_candidates(
         matrix=everything.matrix,
         labels=everything.labels,
     )
+
+
+def _refuse_features_without_value(schema: FeatureSchema, rows: _Rows) -> None:
+    """Refuse a column that says nothing: some estimators fail on it without its name, others hide it."""
+    without = [
+        column.name
+        for place, column in enumerate(schema.columns)
+        if np.all(np.isnan(rows.matrix[:, place]) if column.kind == "number" else rows.matrix[:, place] < 0)
+    ]
+    if without:
+        raise TrainingError(
+            f"Each feature must have a value in the {len(rows.labels):,} training rows. "
+            f"Got none that is known of: {', '.join(without)}.",
+            remedy="Look whether the source still brings it, or leave it out by features.use in the contract.",
+        )
 
 
 def choose(results: list[CandidateResult], metric: Metric, margin: float) -> int:

@@ -1,0 +1,115 @@
+"""Training on rows that are odd as a whole: it ends in a model that can be written, or in an error that says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from seatrial.contract import LoadedContract
+from seatrial.errors import TrainingError
+from seatrial.model_check import load_features
+from seatrial.steps.files import read_json
+from seatrial.steps.training import write_model
+from seatrial.training import build_dataset, split_dataset, train_candidates
+from support.bundles import AS_OF
+from support.small_model import CONTRACT, loaded_model, prices, shops, visits
+
+TREES = """
+  - name: trees
+    estimator: sklearn.ensemble.HistGradientBoostingClassifier
+    complexity: 2
+    encoding: ordinal
+    parameters: {max_iter: 5}
+"""
+
+
+def trained_on(loaded: LoadedContract, rows: pl.DataFrame, folder: Path) -> dict[str, object]:
+    """Train on visits and write the model's files; return what was written of the training."""
+    tables = {"visits": rows.lazy(), "prices": prices().lazy(), "shops": shops().lazy()}
+    dataset = build_dataset(loaded, load_features(loaded), tables, as_of=AS_OF)
+    training, validation, _ = split_dataset(dataset, loaded.contract.split)
+    trained = train_candidates(loaded, training, validation, progress=lambda _: None)
+    write_model(loaded, trained, {"seconds": 0.0}, folder)
+    facts: dict[str, object] = read_json(str(folder / "training.json"))
+    return facts
+
+
+every_candidate = pytest.mark.parametrize("candidate", ["logistic_regression", "trees"])
+
+
+def contract_of(candidate: str) -> str:
+    """The contract with one candidate."""
+    if candidate == "logistic_regression":
+        return CONTRACT
+    start, end = CONTRACT.index("  - name: logistic"), CONTRACT.index("costs:")
+    return CONTRACT[:start] + TREES.lstrip("\n") + "\n" + CONTRACT[end:]
+
+
+@every_candidate
+@pytest.mark.parametrize(
+    ("change", "feature"),
+    [
+        (pl.lit(None, pl.Float64).alias("amount"), "amount"),
+        (pl.lit(None, pl.String).alias("shop"), "shop"),
+        (("v" + pl.int_range(pl.len()).cast(pl.String)).alias("shop"), "region"),
+    ],
+    ids=["a number is always missing", "a category is always missing", "a key that nothing is joined by"],
+)
+def test_a_feature_without_a_value_is_refused_by_name(
+    tmp_path: Path, candidate: str, change: pl.Expr, feature: str
+) -> None:
+    """A column in which there is nothing to know stops the run before it trains, whatever the candidate (D1)."""
+    loaded = loaded_model(tmp_path, contract=contract_of(candidate))
+
+    with pytest.raises(TrainingError, match="Got none that is known of: .*") as caught:
+        trained_on(loaded, visits(400).with_columns(change), tmp_path / "model")
+    assert feature in caught.value.message.split("of: ")[1]
+    assert not (tmp_path / "model").exists()
+
+
+@every_candidate
+def test_a_constant_is_no_crash(tmp_path: Path, candidate: str) -> None:
+    """A number that is always the same teaches nothing: the model is written, and its two files agree (D1)."""
+    loaded = loaded_model(tmp_path, contract=contract_of(candidate))
+    facts = trained_on(loaded, visits(400).with_columns(amount=pl.lit(5.0)), tmp_path / "model")
+
+    parity = facts["parity"]
+    assert isinstance(parity, dict)
+    assert parity["difference"] <= 1e-3
+
+
+def test_rows_that_are_all_alike_end_in_a_model(tmp_path: Path) -> None:
+    """The same visit again and again, with either outcome: there is nothing to learn, and no crash (D1)."""
+    alike = visits(400).with_columns(shop=pl.lit("AA"), amount=pl.lit(5.0), items=pl.lit(1))
+    facts = trained_on(loaded_model(tmp_path), alike, tmp_path / "model")
+
+    assert facts["rows"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.lit(True).alias("returned"), "must have both classes. All 400 rows have 1"),
+        (pl.lit(False).alias("returned"), "must have both classes. All 400 rows have 0"),
+        (pl.lit(None, pl.Boolean).alias("returned"), "At least 30 rows must have a label"),
+        ((pl.col("at").dt.month() == 1).alias("returned"), "must be at least 30 and have both classes"),
+    ],
+    ids=["all true", "all false", "none known", "one class in each part"],
+)
+def test_a_label_that_cannot_be_learned_is_refused(tmp_path: Path, change: pl.Expr, message: str) -> None:
+    """A label of one class, or without a value, stops the run before it trains, and says so (D1)."""
+    rows = visits(400).with_columns(change, returned_at=pl.col("at"))
+
+    with pytest.raises(TrainingError, match=message):
+        trained_on(loaded_model(tmp_path), rows, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_no_rows_are_refused(tmp_path: Path) -> None:
+    """A table without a row stops the run, and says how many it needs (D1)."""
+    with pytest.raises(
+        TrainingError, match="At least 30 rows must have a label by the time of the run. Got 0"
+    ):
+        trained_on(loaded_model(tmp_path), visits(400).clear(), tmp_path / "model")
