@@ -110,7 +110,9 @@ def audit(
             console.print(f"[green]✓[/] Everything agrees, in {places} places that were looked at.")
     if findings:
         raise AuditError(
-            f"{len(findings)} {'places are' if len(findings) > 1 else 'place is'} not as they must be.",
+            f"{len(findings)} places are not as they must be."
+            if findings[1:]
+            else "1 place is not as it must be.",
             remedy="See docs/how-to/promotion.md.",
         )
 
