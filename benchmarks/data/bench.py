@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from contenders import BUILD, RESULTS, Contender, Seen, machine, run
+from contenders import RESULTS, Contender, Seen, machine, run
 from inputs import PLANTED, write_drift, write_flights
+from loop import add_rows, seconds_of_stages
 from picture import draw_bars
 from polars.testing import assert_frame_equal
 from rich.console import Console
@@ -178,18 +179,6 @@ def compare(comparison: Comparison, console: Console) -> list[Seen]:
     return seen
 
 
-def loop_shares() -> dict[str, float]:
-    """Return the seconds of each stage from ingest to served, from the last demonstration; empty without one."""
-    summary = BUILD / "demo" / "summary.json"
-    if not summary.exists():
-        return {}
-    seconds = json.loads(summary.read_text())["seconds"]
-    steps = {
-        name.removeprefix("training."): took for name, took in seconds.items() if name.startswith("training.")
-    }
-    return steps | {"between the steps": max(seconds["training"] - sum(steps.values()), 0.0)}
-
-
 def show(found: dict[str, list[Seen]], ratios: dict[str, float], loop: dict[str, float]) -> Table:
     """Return the table of everything."""
     table = Table(title="Medians of one run on a shared machine: take the ratios", title_justify="left")
@@ -207,9 +196,7 @@ def show(found: dict[str, list[Seen]], ratios: dict[str, float], loop: dict[str,
                 f"{one.peak_mib:,.0f}",
             )
         table.add_section()
-    whole = sum(loop.values())
-    for place, (stage, took) in enumerate(loop.items()):
-        table.add_row("loop" if place == 0 else "", stage, f"{took:.3g}", f"{took / whole:.0%}", "", "")
+    add_rows(table, loop)
     table.add_section()
     for goal in (goal for comparison in COMPARISONS for goal in comparison.goals):
         ratio = ratios[goal.name]
@@ -234,7 +221,8 @@ def main() -> None:
     for comparison in COMPARISONS:
         medians = {one.contender.name: one.median for one in found[comparison.name]}
         ratios |= {goal.name: medians[goal.over] / medians[goal.under] for goal in comparison.goals}
-    loop = loop_shares()
+    console.print("[bold]The whole loop, from ingest to served")
+    loop = seconds_of_stages(RESULTS / "loop")
     goals = {goal.name: goal.met(ratios[goal.name]) for c in COMPARISONS for goal in c.goals}
     facts |= {
         "ratios": ratios,
@@ -252,8 +240,6 @@ def main() -> None:
     (RESULTS / "data.json").write_text(json.dumps(facts, indent=2))
     draw_bars({c.title: found[c.name] for c in COMPARISONS}, loop, RESULTS / "data.png")
     console.print(show(found, ratios, loop))
-    if not loop:
-        console.print("The loop's stages are left out: no demonstration has run yet (make demo).")
     console.print(f"written: {RESULTS / 'data.json'}, {RESULTS / 'data.png'}")
 
 

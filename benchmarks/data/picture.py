@@ -39,15 +39,14 @@ def draw_bars(comparisons: dict[str, list[Seen]], loop: dict[str, float], path: 
 
     Args:
         comparisons: What was seen, by title; ours first.
-        loop: Seconds of each stage; empty: no panel.
+        loop: Seconds of each stage, from ingest to served.
         path: Where the picture goes.
     """
-    panels = len(comparisons) + bool(loop)
+    panels = len(comparisons) + 1
     figure, axes = plt.subplots(panels, 1, figsize=(9, 1.75 * panels + 0.4), squeeze=False)
     for axis, (title, seen) in zip(axes[:, 0], comparisons.items(), strict=False):
         _draw_comparison(axis, title, seen)
-    if loop:
-        _draw_loop(axes[-1, 0], loop)
+    _draw_loop(axes[-1, 0], loop)
     figure.text(
         0.01,
         0.005,
