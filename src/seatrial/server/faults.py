@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 
-from seatrial.errors import FeatureError, FeedbackError, RequestError
+from seatrial.errors import BundleError, FeatureError, FeedbackError, RequestError
 
 _log = logging.getLogger("seatrial.server")
 
@@ -24,6 +24,8 @@ def describe_fault(error: Exception, what: str, *, discreet: bool) -> tuple[int,
         return 400, str(error)
     if isinstance(error, FeedbackError):
         return 503, str(error)
+    if isinstance(error, BundleError):  # It was verified, and has not what is asked of it.
+        return 404, str(error)
     if discreet:
         stack = "".join(traceback.format_tb(error.__traceback__))
         _log.error("A request failed: %s: %s\n%s", what, type(error).__name__, stack)

@@ -20,6 +20,7 @@ from seatrial.server.answers import Answer
 from seatrial.server.faults import describe_fault
 from seatrial.server.http1 import Exchange
 from seatrial.server.inference import HEADER_LENGTH
+from seatrial.server.openapi import describe_api, render_page
 from seatrial.server.requests import parse_json
 from seatrial.server.routes import MODEL, Route
 from seatrial.server.seldon import describe_error
@@ -77,6 +78,13 @@ class Application:
                 "Outcomes of predictions",
                 lambda exchange: service.feedback(exchange.body),
             ),
+            Route(
+                "explain",
+                (f"{model}/explain",),
+                ("POST",),
+                "A prediction, and what each feature added to it",
+                lambda exchange: service.explain(exchange.body, client_of(exchange)),
+            ),
         )
 
     def _seldon(self) -> tuple[Route, ...]:
@@ -117,7 +125,17 @@ class Application:
         )
 
     def _others(self) -> tuple[Route, ...]:
-        return (_get("metrics", ("/metrics",), "Figures for Prometheus", self._metrics.render),)
+        return (
+            _get("metrics", ("/metrics",), "Figures for Prometheus", self._metrics.render),
+            _get("docs", ("/docs",), "This list, as a page", self._render_docs),
+            _get("docs", ("/openapi.json", "/seldon.json"), "This list, as OpenAPI", self._describe_api),
+        )
+
+    def _render_docs(self) -> Answer:
+        return Answer(render_page(self.routes, self._service.name), content_type=b"text/html; charset=utf-8")
+
+    def _describe_api(self) -> Answer:
+        return Answer(describe_api(self.routes, self._service.name))
 
     def _seldon_readiness(self) -> Answer:
         answer = self._service.readiness()

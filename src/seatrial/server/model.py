@@ -21,6 +21,7 @@ from seatrial.errors import BundleError, RequestError, TableError
 from seatrial.features import History, OnlineFeatures
 from seatrial.feedback.concealing import Concealer, open_concealer
 from seatrial.feedback.log import Terms
+from seatrial.server.explaining import Explanation, explain_row, read_background
 from seatrial.server.quick import QuickReader
 from seatrial.sources import TYPES
 from seatrial.tables import Tables
@@ -192,6 +193,28 @@ class ServedModel:
             frame, known_at = self._online.compute_at(rows)
             return self.schema.features.encode(frame), known_at
         return self.schema.features.encode_rows(plain[0]), plain[1]
+
+    def encode(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float32]:
+        """Return the features of rows as the model sees them, of shape (n_rows, n_features).
+
+        Raises:
+            FeatureError: if a feature cannot be computed for these values.
+        """
+        return self._features(rows)[0]
+
+    def explain(self, row: NDArray[np.float32]) -> Explanation:
+        """Say what each feature added to the probability of an encoded row.
+
+        Raises:
+            BundleError: if the bundle has no background rows.
+        """
+
+        def probability(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+            (answer,) = self._session.run([_OUTPUT], {_INPUT: rows})
+            found: NDArray[np.float32] = answer[:, 1]
+            return found
+
+        return explain_row(row, read_background(self.bundle), self.schema.features.names, probability)
 
     def count(self, changes: Sequence[Change]) -> list[bool]:
         """Let rows count for the histories, but those that the tables know already.

@@ -56,6 +56,7 @@ class Service:
         self.predictor = predictor
         self.draining = False
         """Whether the server is about to end: it answers still, and is not ready any more."""
+        self._explaining = False
         self._holder = holder
         self.log = log
         self._recent = recent
@@ -167,6 +168,45 @@ class Service:
             )
 
         self.predictor.ask(Question(model, request.rows, request.request_id, client, answer, started))
+
+    async def explain(self, body: bytes, client: str | None) -> Answer:
+        """Predict one row, as :meth:`infer` does, and say what each feature added to its probability.
+
+        It takes the time of a thousand predictions, so one is explained at a time, beside the event loop.
+
+        Args:
+            body: The request (OIP: inference request), of one row.
+            client: Who asks.
+
+        Raises:
+            RequestError: if the request is malformed, has several rows, or another is being explained (429).
+            BundleError: if the bundle has no background rows.
+            FeatureError: if a feature cannot be computed for its values.
+            FeedbackError: if the prediction cannot be written down.
+        """
+        model = self.model
+        request = parse_infer(body, model.schema.inputs, maximum_rows=1)
+        if self._explaining:
+            raise RequestError(
+                "Another prediction is being explained.", status=429, remedy="Try again in a moment."
+            )
+        self._explaining = True
+        try:
+            answered = await self.predictor.predict(model, request.rows, request.request_id, client)
+            features = model.encode(request.rows)
+            found = await asyncio.to_thread(model.explain, features[0])
+        finally:
+            self._explaining = False
+        content = {
+            "model_name": self.name,
+            "model_version": answered.bundle,
+            "id": request.request_id,
+            "prediction_id": answered.prediction_id[0],
+            "probability": answered.probability[0],
+            "base": found.base,
+            "contributions": found.contributions,
+        }
+        return Answer(content)
 
     async def predict_message(
         self, document: dict[str, Any], client: str | None, puid: str | None = None

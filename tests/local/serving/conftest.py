@@ -138,6 +138,12 @@ def infer_body(rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {"inputs": tensors, **more}
 
 
+def background(names: list[str], rows: list[list[float]]) -> bytes:
+    """Return the rows that a bundle is explained against, as training writes them."""
+    plain = [[None if value != value else value for value in row] for row in rows]  # noqa: PLR0124 -- NaN
+    return orjson.dumps({"columns": names, "rows": plain})
+
+
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     pl.DataFrame(rows, infer_schema_length=None).with_columns(
         pl.col("departs_at", "arrived_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -219,6 +225,7 @@ class Ferry:
             "model.onnx": onnx.SerializeToString(),
             "verdicts.json": orjson.dumps([verdict.model_dump() for verdict in verdicts]),
             "baseline.json": b"{}",
+            "background.json": background(schema.names, matrix[:50].tolist()),
             "metrics.json": orjson.dumps({"seed": seed}),
             **changed,
         }

@@ -257,7 +257,7 @@ def test_malformed_feedback_is_refused(server: Server, case: str) -> None:
         ("GET", "/v2/models/ferry/infer", 405),
         ("POST", "/v2/models/ferry", 405),
         ("DELETE", "/v2/models/ferry", 405),
-        ("GET", "/docs", 404),
+        ("POST", "/docs", 405),
         ("GET", "/debug/pprof", 404),
         ("GET", "/" + "a" * 10_000, 404),
     ],
