@@ -205,6 +205,14 @@ BROKEN: dict[str, tuple[bytes, str]] = {
         "lacks the columns returned, returned_at",
     ),
     "another separator": (b"visit;at;shop\n1;2;3\n", "separated by ';', not by ','"),
+    "half a line": (
+        b"visit,at,shop\n1,2024-01-05,AA\n2,2024-01-06",
+        "ends in the middle of a line: the last one has 2 of 3 values",
+    ),
+    "half a line after a quoted one": (
+        b'visit,at,shop\n1,"2024\n-01-05",AA\n2,"2024,\n01"',
+        "the last one has 2 of 3 values",
+    ),
     "a line that is too long": (b"visit,at\n1,2,3\n", "not a CSV in UTF-8"),
     "a quote that never ends": (b'visit,at\n"1,2\n3,4\n', "not a CSV in UTF-8"),
     "another encoding": (b"visit,at\ncaf\xe9,1\n", "not a CSV in UTF-8"),
@@ -226,6 +234,37 @@ def test_a_broken_file_is_refused_whole(model: LoadedContract, workspace: Worksp
     with pytest.raises(SourceError, match=f"Table 'visits': .*{message}"):
         ingested(model, workspace)
     assert not (workspace.folder / "tables").exists()
+
+
+@pytest.mark.parametrize("kind", ["csv", "zip", "parquet"])
+def test_a_file_that_is_still_being_written_is_refused_or_whole(tmp_path: Path, kind: str) -> None:
+    """Cut anywhere, a file is refused, or has its lines as they are, but for the last value of all (D4)."""
+    frame = visits(30)
+    model = _with_source(tmp_path, f"data/visits.{kind}")
+    path = model.folder / "data" / f"visits.{kind}"
+    if kind == "parquet":
+        frame.write_parquet(path)
+    else:
+        write_csv(frame, source(model))
+        if kind == "zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.write(source(model), "visits.csv")
+    whole, written = read_source(model, "visits"), path.read_bytes()
+    known = pl.exclude("returned_at", PROBLEMS)
+
+    refused = 0
+    last_lines = range(len(written) - 130, len(written))
+    for end in last_lines if kind == "csv" else range(100, len(written), len(written) // 20):
+        path.write_bytes(written[:end])
+        try:
+            found = read_source(model, "visits")
+        except SourceError:
+            refused += 1
+            continue
+        assert kind == "csv"
+        assert found[:-1].equals(whole[: found.height - 1])
+        assert found[-1].select(known).equals(whole[found.height - 1].select(known))
+    assert refused > 0
 
 
 def _with_source(tmp_path: Path, path: str) -> LoadedContract:

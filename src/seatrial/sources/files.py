@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import collections
+import csv
 import glob
 import importlib.metadata
+import io
 import zipfile
 from pathlib import Path
 
@@ -72,9 +75,32 @@ def read_csv_text(content: bytes | Path, *, separator: str, null_values: list[st
             f"The source is not a CSV in UTF-8: {_first_line(error)}.",
             remedy="Check its separator, its quotes, and that it was written completely.",
         ) from error
+    _refuse_cut_off(content, separator, frame.width)
     if twice := [name for name in frame.columns if f"{name}_duplicated_0" in frame.columns]:
         raise SourceError(f"Two columns of the source are called {twice[0]!r}.")
     return frame.filter(~pl.all_horizontal(pl.all().is_null())) if frame.width > 1 else frame
+
+
+def _refuse_cut_off(content: bytes | Path, separator: str, width: int) -> None:
+    """Refuse a file that ends in the middle of a line; polars would take the rest of it for missing.
+
+    A last line with all of its values may lack its end: many files are written so (threats: D4).
+    """
+    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
+        file.seek(-1, io.SEEK_END)
+        if file.read(1) in b"\r\n":
+            return
+        file.seek(0)
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
+        try:
+            last: list[str] = collections.deque(csv.reader(text, delimiter=separator), maxlen=1)[0]
+        except csv.Error:  # A longer value than Python's own reader takes; polars has read it.
+            return
+    if len(last) < width:
+        raise SourceError(
+            f"The source ends in the middle of a line: the last one has {len(last)} of {width} values.",
+            remedy="Wait until it is written completely, and try again.",
+        )
 
 
 def _refuse_binary(content: bytes | Path) -> None:
