@@ -165,6 +165,13 @@ def _root(node: dict[str, object]) -> dict[str, object]:
     return {**node, "protocol": 2, "_skops_version": "0.16.0"}
 
 
+def _nested_tuples(depth: int) -> dict[str, object]:
+    node = _node("TypeNode", "builtins", "int")
+    for _ in range(depth):
+        node = _node("TupleNode", "builtins", "tuple", content=[node])
+    return node
+
+
 HOSTILE_SKOPS = {
     "a function of the system": _root(
         _node("FunctionNode", "os", "system", content={"module_path": "os", "function": "system"})
@@ -187,6 +194,8 @@ HOSTILE_SKOPS = {
     "an unknown loader": _root(_node("EvilNode", "os", "system")),
     "no schema": [],
     "no JSON": b"{",
+    "brackets in brackets": b'{"content":' * 100_000 + b"1" + b"}" * 100_000,
+    "nodes in nodes": _root(_nested_tuples(300)),
 }
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from seatrial.tables import digest_of
 from seatrial.workspace import Workspace
+from support.bundles import bundle_files
 from support.killed_work import look_at_tables
 from support.processes import SUPPORT, environment, say_go, started
 from support.small_model import CONTRACT, prices, shops, visits, write_model
@@ -84,6 +85,25 @@ def test_a_release_killed_at_every_write_to_the_store(tmp_path: Path) -> None:
         assert kill["done"] == {"bundles": 1, "generation": 1}
         assert kill["between"]["generation"] <= kill["between"]["bundles"] <= 1
     assert {tuple(kill["between"].values()) for kill in found} == {(0, 0), (1, 0), (1, 1)}
+
+
+def test_a_registration_killed_at_every_write_to_mlflow(tmp_path: Path) -> None:
+    """A version is whole or not there; registered again, the bundle is one version with its alias."""
+    found = kills("register", tmp_path, "writes")
+    whole = ["FINISHED", {"C": "1"}, {"auc": 0.7}]
+    files = [
+        "bundle",
+        *(f"bundle/{name}" for name in sorted([*bundle_files(), "manifest.json"])),
+        "report.html",
+    ]
+
+    assert all(kill["killed"] for kill in found)
+    assert len(found) == 8 + 1  # Model, experiment, run, figures, files, end, version and alias; and the end.
+    for kill in found:
+        assert kill["done"]["versions"] == [[["local"], *whole, files]], kill["at"]
+        assert kill["between"]["versions"] in ([], [[[], *whole, files]], kill["done"]["versions"]), kill[
+            "at"
+        ]
 
 
 def test_processes_that_ingest_at_once_add_the_rows_once(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 """Work that is killed: at every write to the store, or at any moment: ``JOB MODEL FOLDER HOW COUNT``.
 
 This process only imports and forks. Each child does the whole work in a workspace of its own and
-is killed, as by ``kill -9``, before its k-th write to the store or after its last (HOW is
+is killed, as by ``kill -9``, before its k-th write to the store, or to MLflow, or after its last (HOW is
 ``writes``), or after some milliseconds (HOW is ``moments``). Another child then looks at what is
 there, does the work again, and looks once more. One JSON line a kill is printed. Reading changes
 nothing, so a kill at a read is one after the write before it.
 """
 
+import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -27,6 +29,7 @@ from seatrial.bundle import list_bundles, load_bundle, open_trust_root
 from seatrial.contract import load_contract
 from seatrial.data_tests import validate
 from seatrial.promotion import promote, read_pointer
+from seatrial.registry import list_versions, register, set_alias, tracking_uri
 from seatrial.sources import ingest
 from seatrial.tables import Tables, digest_of
 from seatrial.workspace import Workspace
@@ -74,11 +77,67 @@ def look_at_release(_: str, workspace: Workspace) -> dict[str, Any]:
     return {"bundles": len(listed), "generation": pointer.generation}
 
 
-JOBS = {"ingest": (do_ingest, look_at_tables), "release": (do_release, look_at_release)}
+def prepare_registry(workspace: Workspace) -> None:
+    """Make a bundle, and MLflow's tables, whose making takes seconds."""
+    bundles.make_bundle(workspace)
+    list_versions(workspace, "visits")
+
+
+def do_register(_: str, workspace: Workspace) -> None:
+    """Register the bundle and show that it is served."""
+    (digest,) = list_bundles(workspace)
+    bundle = load_bundle(workspace, digest, open_trust_root(workspace))
+    figures = {"report.html": b"<p>"}
+    register(workspace, bundle, parameters={"C": 1}, metrics={"auc": 0.7}, tags={}, figures=figures)
+    set_alias(workspace, "visits", "local", digest)
+
+
+def look_at_registry(_: str, workspace: Workspace) -> dict[str, Any]:
+    """Return what MLflow has: of each version its aliases, and what its run holds."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(workspace))
+    found = []
+    for version in list_versions(workspace, "visits"):
+        run = client.get_run(version.run_id)
+        files = [
+            file.path
+            for folder in (None, "bundle")
+            for file in client.list_artifacts(run.info.run_id, folder)
+        ]
+        found.append([version.aliases, run.info.status, run.data.params, run.data.metrics, sorted(files)])
+    return {"versions": found}
+
+
+JOBS = {
+    "ingest": (do_ingest, look_at_tables),
+    "release": (do_release, look_at_release),
+    "register": (do_register, look_at_registry),
+}
+PREPARED = {"register": prepare_registry}
+IMPORTED = {
+    "register": (
+        "mlflow",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "mlflow.store.model_registry.sqlalchemy_store",
+    )
+}
+"""Modules that a job imports late, and that take seconds: imported once, not once a child."""
+PREPARED_FOLDER = "prepared"
+MLFLOW_WRITES = (
+    "create_registered_model",
+    "create_experiment",
+    "create_run",
+    "log_batch",
+    "log_artifacts",
+    "set_terminated",
+    "create_model_version",
+    "set_registered_model_alias",
+)
 
 
 def kill_at_write(number: int, when: str) -> None:
-    """Let this process be killed before or after its write of that number to the store."""
+    """Let this process be killed before or after its write of that number to the store or to MLflow."""
     counter = [0]
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,6 +158,9 @@ def kill_at_write(number: int, when: str) -> None:
 
     obstore.put = counted(obstore.put)
     seatrial.tables.write_deltalake = counted(seatrial.tables.write_deltalake)
+    if (mlflow := sys.modules.get("mlflow")) is not None:
+        for name in MLFLOW_WRITES:
+            setattr(mlflow.MlflowClient, name, counted(getattr(mlflow.MlflowClient, name)))
 
 
 def forked(work: Callable[[], Any]) -> tuple[int, Any]:
@@ -140,6 +202,8 @@ def at_writes(job: str, model: str, folder: Path) -> None:
 
     Just after a write the store is as it is before the next one.
     """
+    if job in PREPARED:
+        forked(lambda: PREPARED[job](Workspace.open(folder / PREPARED_FOLDER)))
     number = 1
     while kill_one(job, model, folder, number, "before"):
         number += 1
@@ -150,6 +214,8 @@ def kill_one(job: str, model: str, folder: Path, number: int, when: str) -> bool
     """Kill at one write and print what was found; return False if the work was done without it."""
     do, _ = JOBS[job]
     mine = folder / f"{number}-{when}"
+    if job in PREPARED:
+        shutil.copytree(folder / PREPARED_FOLDER, mine)
 
     def work() -> None:
         kill_at_write(number, when)
@@ -186,6 +252,8 @@ def at_moments(job: str, model: str, folder: Path, count: int) -> None:
 def main() -> None:
     """Do what the arguments say."""
     job, model, folder, how, count = sys.argv[1:]
+    for module in IMPORTED.get(job, ()):
+        importlib.import_module(module)
     if how == "writes":
         at_writes(job, model, Path(folder))
     else:
