@@ -155,6 +155,32 @@ def test_a_damaged_table_is_refused_by_name(tables: Tables, pattern: str, damage
         tables.version("t")
 
 
+@pytest.mark.parametrize(
+    "damage", [b"", b"PAR1", b"{", None], ids=["empty", "half a file", "no Parquet", "gone"]
+)
+@pytest.mark.parametrize("pattern", ["_delta_log/*.checkpoint.parquet", "_delta_log/_last_checkpoint"])
+def test_a_damaged_checkpoint_never_hides_rows(tables: Tables, pattern: str, damage: bytes | None) -> None:
+    """A checkpoint that is broken or gone is an error with the table's name, or the log is read without it (D5)."""
+    for batch in ("2024-01", "2024-02", "2024-03"):
+        write(tables, FIRST, batch)
+    whole = tables.version("t")
+    table = tables.open("t")
+    assert table is not None
+    table.create_checkpoint()
+    (path,) = _files(tables, pattern)
+    if damage is None:
+        path.unlink()
+    else:
+        path.write_bytes(damage)
+
+    try:
+        found = tables.version("t")
+    except TableError as error:
+        assert "The table t cannot be used" in error.message  # noqa: PT017 -- either is right, nothing else is
+    else:
+        assert found == whole
+
+
 @pytest.mark.parametrize("commits", ["_delta_log/*", "_delta_log/*01.json"])
 def test_a_killed_first_write_leaves_no_table(tables: Tables, commits: str) -> None:
     """Data files without a commit, and columns without rows, are no table: the next write makes it."""
