@@ -71,7 +71,8 @@ def test_ingest_killed_at_any_moment(tmp_path: Path) -> None:
     """Also in the middle of a write: every row is there once."""
     found = kills("ingest", tmp_path, "moments", 12)
 
-    assert any(kill["killed"] for kill in found)  # How many are done before their moment is the machine's to say.
+    # How many are done before their moment is the machine's to say.
+    assert any(kill["killed"] for kill in found)
     _check_tables(found)
 
 
