@@ -12,7 +12,7 @@ SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth soak-kills clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth bench-serving bench-soak soak-kills clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -87,6 +87,13 @@ bench-data-growth: setup ## The same from 10^4 to 10^7 rows; draws docs/explanat
 # A slice, for instance: make soak-kills SOAK="--seconds 300 --folder build/soak"; the next call in that folder goes on.
 soak-kills: setup ## Kill the server 1,000 times over 10^6 requests while the object store goes away and comes back; account
 	PYTHONPATH=tests:. $(BIN)/python -m tests.local.serving.kill_soak $(SOAK)
+
+# For instance: make bench-serving OPTIONS="--only ours,echo --connections 16"
+bench-serving: setup ## Our server beside Seldon's, MLServer, MLflow's and BentoML; about ten minutes
+	$(BIN)/python benchmarks/serving/bench.py $(OPTIONS)
+
+bench-soak: setup ## A day of requests and outcomes in minutes; prints memory before and after
+	$(BIN)/python benchmarks/serving/soak.py $(OPTIONS)
 
 clean: ## Remove what was built; the virtual environment stays
 	rm -rf build dist .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
