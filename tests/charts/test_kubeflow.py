@@ -12,6 +12,7 @@ import yaml
 
 from support.charts import CHARTS, NAMESPACE, Case, Object, of_kind, parse, pods, rendered, template
 
+ORDER = "$setElementOrder/containers"
 ARGO = Case(CHARTS / "platform" / "charts" / "argo-workflows", None)
 KUBEFLOW = Case(CHARTS / "platform" / "charts" / "kubeflow-pipelines", None)
 ARCHIVED: Object = {"archiveLogs": {"enabled": True}}
@@ -78,10 +79,16 @@ def test_drivers_are_patched_where_they_are(helm: str) -> None:
     """A driver's pod gets its resources, and no container that it does not have."""
     driver = json.loads(patches(rendered(ARGO))[1])
 
-    assert list(driver) == ["containers"]
+    assert set(driver) == {"containers", ORDER}
     assert [(container["name"], list(container)) for container in driver["containers"]] == [
         ("main", ["name", "resources"])
     ]
+
+
+def test_work_starts_before_what_waits_for_it(helm: str) -> None:
+    """In the pods of steps and drivers, the container that works is started first."""
+    for patch in patches(rendered(ARGO))[:2]:
+        assert [container["name"] for container in json.loads(patch)[ORDER]] == ["main", "wait"]
 
 
 def test_steps_are_labelled_for_what_they_reach(helm: str) -> None:

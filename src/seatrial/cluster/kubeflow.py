@@ -292,7 +292,8 @@ class Kubeflow:
         with self._asking() as client:
             pipeline_id = client.get_pipeline_id(pipeline)
             if pipeline_id is None:
-                body = client.api_models.V2beta1Pipeline(display_name=pipeline, description=said)
+                does = said.partition("\n")[0]
+                body = client.api_models.V2beta1Pipeline(display_name=pipeline, description=does)
                 pipeline_id = client.pipelines.pipeline_service_create_pipeline(body).pipeline_id
             there = client.list_pipeline_versions(pipeline_id, filter=_named(name)).pipeline_versions or []
             if there:

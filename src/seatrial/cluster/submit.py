@@ -200,7 +200,7 @@ def read_logs(cluster: Cluster, run: str, step: str | None) -> list[StepLog]:
     Args:
         cluster: Where it ran.
         run: The run's id, its beginning, or its name.
-        step: Only of this step; of all if None.
+        step: Only of this step, `train` or with the pipeline that it is in, `learning/train`; of all if None.
 
     Raises:
         UsageError: if there is no such run, or it has no such step.
@@ -211,7 +211,7 @@ def read_logs(cluster: Cluster, run: str, step: str | None) -> list[StepLog]:
         found = kubeflow.find_run(run)
         workflow = kubeflow.workflow(found.id)
         steps = workflow.steps if workflow else []
-        wanted = [item for item in steps if step in {None, item.name}]
+        wanted = [item for item in steps if step in {None, item.name, item.name.rpartition("/")[2]}]
         if step is not None and not wanted:
             names = ", ".join(item.name for item in steps)
             raise UsageError(f"The run {found.id[:8]} has no step {step!r}. It has: {names or 'none yet'}.")

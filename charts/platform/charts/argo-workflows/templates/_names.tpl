@@ -22,14 +22,17 @@
 The patch of every pod of a run, as an expression of Argo's. It reaches what no other setting does: the
 container that hands a step its launcher, and the resources of the driver, both written by Kubeflow
 Pipelines. A patch of a container that a pod does not have would add one, so it depends on the pod's name.
+Argo's own container comes first otherwise, looks whether the work has ended before it can have begun, and looks
+again a second later: the work comes first, so that what is short has ended by then.
 No two braces may close at once: they would end the expression.
 */ -}}
 {{- define "argo-workflows.podSpecPatch" -}}
 {{- $security := include "argo-workflows.stepSecurity" . | fromYaml -}}
 {{- $launcher := dict "name" "kfp-launcher" "securityContext" $security "resources" .Values.steps.launcher.resources -}}
 {{- $driver := dict "name" "main" "resources" .Values.steps.driver.resources -}}
-{{- $step := dict "initContainers" (list $launcher) | toJson | replace "}" "} " -}}
-{{- $driverPod := dict "containers" (list $driver) | toJson | replace "}" "} " -}}
+{{- $order := list (dict "name" "main") (dict "name" "wait") -}}
+{{- $step := dict "initContainers" (list $launcher) "$setElementOrder/containers" $order | toJson | replace "}" "} " -}}
+{{- $driverPod := dict "containers" (list $driver) "$setElementOrder/containers" $order | toJson | replace "}" "} " -}}
 {{ printf "{{=pod.name contains 'system-container-impl-' ? '%s' : pod.name contains 'system-container-driver-' || pod.name contains 'system-dag-driver-' ? '%s' : '{ }'}}" $step $driverPod }}
 {{- end -}}
 
