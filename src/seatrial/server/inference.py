@@ -12,6 +12,7 @@ from seatrial.server.requests import InferRequest
 DATATYPES = {"probability": "FP64", "flagged": "BOOL", "prediction_id": "BYTES"}
 """The outputs' datatypes."""
 HEADER_LENGTH = b"inference-header-content-length"
+_NAMES = {name: b'{"name":"' + name.encode() for name in DATATYPES}
 _ENCODED = {name: datatype.encode() for name, datatype in DATATYPES.items()}
 
 
@@ -30,16 +31,16 @@ def write_inference(head: bytes, request: InferRequest, answered: Answered) -> b
         parts += (b',"id":', orjson.dumps(request.request_id))
     parts.append(b',"outputs":[')
     shape = b'","shape":[%d],"datatype":"' % len(request.rows)
-    tensors = []
+    binary, tensors = request.binary, []
     for output in request.outputs:
-        parts += (b'{"name":"', output.encode(), shape, _ENCODED[output])
         values = getattr(answered, output)
-        if output in request.binary:
+        if binary and output in binary:
             tensors.append(write_elements(values, DATATYPES[output]))
-            parts.append(b'","parameters":{"binary_data_size":%d}},' % len(tensors[-1]))
+            size = b'","parameters":{"binary_data_size":%d}' % len(tensors[-1])
+            parts += (_NAMES[output], shape, _ENCODED[output], size, b"},")
         else:
-            parts += (b'","data":', orjson.dumps(values), b"},")
-    parts[-1] = parts[-1][:-1] + b"]}"
+            parts += (_NAMES[output], shape, _ENCODED[output], b'","data":', orjson.dumps(values), b"},")
+    parts[-1] = b"}]}"
     text = b"".join(parts)
     if not tensors:
         return text
