@@ -12,7 +12,7 @@ SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images bench-data bench-data-growth bench-serving bench-soak soak-kills clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images test-long bench-data bench-data-growth bench-serving bench-soak soak-kills clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -45,8 +45,11 @@ unit: setup ## Tests of single modules, without a network or a server
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.unit
 
 local: setup ## The loop with real parts: pipelines, server, crashes
-	$(PYTEST) --cov --cov-report= tests/local
+	$(PYTEST) --cov --cov-report= -m "not long" tests/local
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.local
+
+test-long: setup ## What takes minutes: kills by the dozen, races, real clients of both protocols
+	$(PYTEST) -m long tests/local
 
 browser: setup ## Pages in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser

@@ -14,6 +14,8 @@ from seatrial.workspace import Workspace
 from support.harbour import Harbour
 from support.processes import say_go, started
 
+pytestmark = pytest.mark.long
+
 PROCESSES = 16
 MOVES = 12
 

@@ -6,11 +6,14 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from tests.local.serving.conftest import Server, crossings, wait_for
 
 from seatrial.delivery.reconcile import reconcile
 from seatrial.delivery.rollback import roll_back
 from support.harbour import MODEL, Harbour
+
+pytestmark = pytest.mark.long
 
 CLIENTS = 3
 ROWS = crossings(1, seed=11)[:3]

@@ -334,7 +334,7 @@ def outputs(response: Response) -> dict[str, list[Any]]:
     return {output["name"]: output["data"] for output in response.content["outputs"]}
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Wait until ``condition`` holds, and fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -7,9 +7,12 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
+import pytest
 from tests.local.serving.conftest import Ferry, Server, crossings, outputs
 
 from seatrial.bundle import load_bundle, open_trust_root
+
+pytestmark = pytest.mark.long
 
 ROWS = 100_000
 SIZES = (1, 3, 17, 100, 128, 129)

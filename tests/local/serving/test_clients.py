@@ -14,6 +14,8 @@ from tests.local.serving.test_grpc import Calls
 from seatrial.feedback import join_outcomes
 from support import clients
 
+pytestmark = pytest.mark.long
+
 ROWS = [
     orjson.loads(orjson.dumps({**row, "wind": 3.5 + place, "passengers": 9}))
     for place, row in enumerate(crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)[:3])

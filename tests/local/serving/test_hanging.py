@@ -7,6 +7,7 @@ import socket
 from datetime import UTC, datetime
 
 import orjson
+import pytest
 from tests.local.serving.conftest import FEATURES, Ferry, crossings, infer_body, outputs, wait_for
 
 from seatrial.feedback import read_predictions
@@ -22,6 +23,8 @@ HANGING = FEATURES.replace(
     f"\ndef counted(passengers):\n    while passengers == {HANGS}:\n        pass\n    return passengers\n\n\nFEATURES",
     1,
 )
+
+pytestmark = pytest.mark.long
 
 
 def test_prediction_that_hangs_ends_its_server(ferry: Ferry) -> None:

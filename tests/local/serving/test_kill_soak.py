@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from tests.local.serving.kill_soak import Soak, faults
 
+pytestmark = pytest.mark.long
+
 GOOD = {
     "kills": 10,
     "lost": 0,

@@ -12,6 +12,8 @@ import pytest
 from tests.local.serving.conftest import Ferry, crossings, outputs
 from tests.local.serving.test_load import figures
 
+pytestmark = pytest.mark.long
+
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 IDLE = 9_990
 """With those that ask, as many as the server takes at once."""

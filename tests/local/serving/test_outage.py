@@ -16,6 +16,8 @@ from tests.local.serving.conftest import Ferry, Server, crossings, outputs, wait
 
 from support.stoppable_store import BUCKET, StoppableStore
 
+pytestmark = pytest.mark.long
+
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 BOUND = 120_000
 PREFIX = "outage"
