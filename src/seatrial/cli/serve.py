@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,6 +94,9 @@ def serve(
 
     Example: `seatrial serve flights --port 8080`
     """
+    parent = (
+        os.getppid() if exit_with_parent else None
+    )  # Asked at once: it may end while the model is loaded.
     import logging
 
     from seatrial.server import ServeOptions
@@ -115,7 +119,7 @@ def serve(
             address_file=address_file,
             ship_every=ship_every,
             drain=drain,
-            exit_with_parent=exit_with_parent,
+            parent=parent,
             hang_limit=hang_limit,
         ),
         announce=lambda line: console.print(line, soft_wrap=True),

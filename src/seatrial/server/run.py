@@ -71,7 +71,7 @@ class ServeOptions:
         drain: Seconds from SIGTERM to the stop, in which requests are answered, each answer closes its
             connection, and the server says that it is not ready: whoever sends requests here has time to
             learn that they go elsewhere.
-        exit_with_parent: Whether to stop when the process that started this one has ended.
+        parent: Id of the process that started this one, whose end ends this one too; None if it may outlive it.
         hang_limit: Seconds that a prediction may hold up all others, at least 10; then the process ends.
     """
 
@@ -89,7 +89,7 @@ class ServeOptions:
     ship_every: float = 10.0
     look_every: float = 1.0
     drain: float = 0.0
-    exit_with_parent: bool = False
+    parent: int | None = None
     hang_limit: float = 30.0
 
 
@@ -211,8 +211,8 @@ async def _run(
     loop.add_signal_handler(signal.SIGINT, end, 0.0)
     loop.add_signal_handler(signal.SIGTERM, end, options.drain)
     background = [asyncio.create_task(holder.follow(options.look_every))]
-    if options.exit_with_parent:
-        background.append(asyncio.create_task(_stop_with_parent(end)))
+    if options.parent is not None:
+        background.append(asyncio.create_task(_stop_with(options.parent, end)))
     if options.address_file is not None:
         _write_address(options.address_file, address)
     said = f"Serving {holder.name} (bundle {holder.current.digest[:12]}) at {address}/v2/models/{holder.name}"
@@ -265,8 +265,7 @@ def _watch(service: Service, holder: ModelHolder, listener: Listener) -> None:
         metrics.watch("feedback_unshipped_seconds", lambda: log.unshipped_seconds)
 
 
-async def _stop_with_parent(end: Callable[[float], None]) -> None:
-    parent = os.getppid()
+async def _stop_with(parent: int, end: Callable[[float], None]) -> None:
     while os.getppid() == parent:  # noqa: ASYNC110 -- the end of a parent is no event of this loop
         await asyncio.sleep(PARENT_SECONDS)
     _log.warning("The process that started the server has ended; the server stops.")
