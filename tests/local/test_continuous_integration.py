@@ -46,6 +46,7 @@ def ci(project: Path, *arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 def test_a_change_is_tried_once(project: Path) -> None:
     """A new model is linted, checked and run; a comment runs nothing anew; what breaks it is told with its code."""
     code, out, err = ci(project, "--json")

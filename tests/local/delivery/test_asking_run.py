@@ -154,6 +154,7 @@ def test_a_run_does_not_ask_where_persons_sign(tmp_path: Path, wrong: str) -> No
         loaded_model(tmp_path, contract=CONTRACT + f"\nenvironments:\n  staging: {{{wrong}}}\n")
 
 
+@pytest.mark.long
 def test_a_pipeline_waits_for_a_yes_and_serves(tmp_path: Path) -> None:
     """The training pipeline under kfp.local asks in its log, and serves what a person allows."""
     model = write_model(tmp_path, contract=CONTRACT + ASKS.replace("60s", "1h"), rows=1500)
