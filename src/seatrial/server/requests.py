@@ -521,7 +521,10 @@ def near(name: str, known: list[str]) -> str:
 
 def shown(value: Any) -> str:
     """Return a value as it may be shown in a message: JSON, and short."""
-    text = orjson.dumps(value, default=str).decode()
+    try:
+        text = orjson.dumps(value, default=str).decode()
+    except TypeError:  # Such as an integer of more than 64 bits.
+        text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 

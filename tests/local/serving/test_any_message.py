@@ -13,7 +13,7 @@ import hypothesis.strategies as st
 import orjson
 import pytest
 from google.protobuf.message import DecodeError
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from tests.local.serving.conftest import INPUTS, Ferry, Server, crossings, infer_body
 from tests.local.serving.test_bad_requests import JSON, VALUES
 from tests.local.serving.test_grpc import MODEL, OIP, Calls, request, seldon
@@ -71,6 +71,7 @@ def messages(draw: st.DrawFn) -> Any:
 
 @settings(max_examples=200, deadline=None)
 @given(message=messages() | st.dictionaries(st.sampled_from(["data", "jsonData", "meta"]), JSON))
+@example(message={"data": {"ndarray": []}, "meta": -(2**63) - 1})
 def test_any_message_of_seldons_is_answered_or_refused(service: Service, message: dict[str, Any]) -> None:
     """A probability for each row, or an error that is the client's; nothing else is ever raised."""
     try:
