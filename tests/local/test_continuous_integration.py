@@ -12,13 +12,9 @@ import pytest
 from tests.local.test_init_trains import write_orders
 
 from seatrial.init_model import init_model
+from support.repository import git
 
 ROOT = Path(__file__).parents[2]
-
-
-def git(project: Path, *arguments: str) -> None:
-    names = ("-c", "user.name=A", "-c", "user.email=a@example.com")
-    subprocess.run(["git", "-C", str(project), *names, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

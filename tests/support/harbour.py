@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +26,7 @@ from seatrial.promotion.environment import open_environment
 from seatrial.promotion.pointer import pointer_log
 from seatrial.sources import ingest
 from seatrial.workspace import Workspace
+from support.repository import git
 
 if TYPE_CHECKING:
     from tests.local.serving.conftest import Ferry
@@ -35,7 +35,6 @@ ROOT = Path(__file__).parents[2]
 MODEL = "ferry"
 AS_OF = datetime(2024, 3, 1, tzinfo=UTC)
 """Where the data of the model end."""
-IDENTITY = ("-c", "user.name=test", "-c", "user.email=test@example.com")
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,7 @@ class Harbour:
 
     def git(self, *arguments: str) -> str:
         """Run git in the repository."""
-        done = subprocess.run(
-            ["git", *IDENTITY, *arguments], cwd=self.root, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
+        return git(self.root, *arguments)
 
 
 def open_harbour(ferry: Ferry, root: Path) -> Harbour:

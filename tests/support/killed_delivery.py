@@ -10,7 +10,6 @@ and audits once more. One JSON line a kill is printed.
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,7 +24,7 @@ from seatrial.delivery.rollback import roll_back
 from seatrial.errors import UsageError
 from seatrial.promotion.pointer import is_move, pointer_log
 from support.harbour import MODEL, Harbour
-from support.killed_work import forked
+from support.killed_work import forked, killing
 
 
 def deliver(harbour: Harbour) -> None:
@@ -54,22 +53,7 @@ JOBS: dict[str, Callable[[Harbour], None]] = {"deliver": deliver, "return": retu
 
 def kill_at_call(number: int, when: str) -> None:
     """Let this process be killed before or after its call of that number."""
-    counter = [0]
-
-    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapper(*arguments: Any, **options: Any) -> Any:
-            counter[0] += 1
-            mine = counter[0]
-            if mine == number and when == "before":
-                os.kill(os.getpid(), signal.SIGKILL)
-            try:
-                return call(*arguments, **options)
-            finally:
-                if mine == number and when == "after":
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        return wrapper
-
+    counted = killing(number, when)
     obstore.put = counted(obstore.put)
     subprocess.run = counted(subprocess.run)  # type: ignore[assignment]
 

@@ -136,13 +136,21 @@ MLFLOW_WRITES = (
 )
 
 
-def kill_at_write(number: int, when: str) -> None:
-    """Let this process be killed before or after its write of that number to the store or to MLflow."""
+def killing(
+    number: int, when: str, counts: Callable[..., bool] = lambda *_: True
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what wraps functions, so that this process is killed before or after their call of that number.
+
+    Args:
+        number: Which call, of all wrapped functions together, from 1.
+        when: ``before`` or ``after`` it.
+        counts: Says of a call's arguments whether it counts.
+    """
     counter = [0]
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
         def wrapper(*arguments: Any, **options: Any) -> Any:
-            if isinstance(arguments[0], str):  # A scratch table outside of the store.
+            if not counts(*arguments):
                 return call(*arguments, **options)
             counter[0] += 1
             mine = counter[0]
@@ -156,6 +164,13 @@ def kill_at_write(number: int, when: str) -> None:
 
         return wrapper
 
+    return counted
+
+
+def kill_at_write(number: int, when: str) -> None:
+    """Let this process be killed before or after its write of that number to the store or to MLflow."""
+    # A scratch table outside of the store, named by its path, does not count.
+    counted = killing(number, when, lambda *arguments: not isinstance(arguments[0], str))
     obstore.put = counted(obstore.put)
     seatrial.tables.write_deltalake = counted(seatrial.tables.write_deltalake)
     if (mlflow := sys.modules.get("mlflow")) is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from seatrial.continuous_integration import (
 )
 from seatrial.continuous_integration.sample import Sample
 from seatrial.errors import GateError, ToolError, UsageError
+from support.repository import git
 
 CONTRACT = """\
 version: 1
@@ -54,11 +54,6 @@ FEATURES = "FEATURES = 1  # size\n"
 DOCKERFILE = (
     "FROM base AS one\nCOPY requirements/pipeline.txt /build/\nFROM one\nCOPY --from=one /x /x\nCOPY src /x\n"
 )
-
-
-def git(project: Path, *arguments: str) -> None:
-    names = ("-c", "user.name=A", "-c", "user.email=a@example.com")
-    subprocess.run(["git", "-C", str(project), *names, *arguments], check=True, capture_output=True)
 
 
 @pytest.fixture

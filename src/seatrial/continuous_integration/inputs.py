@@ -16,8 +16,9 @@ from pathlib import Path
 
 import orjson
 
-from seatrial.continuous_integration.changes import MODELS, git
+from seatrial.continuous_integration.changes import MODELS
 from seatrial.contract.load import load_contract
+from seatrial.delivery.git import git
 from seatrial.errors import UsageError
 
 RECIPE = ("components", "pipelines", "src/seatrial", "requirements/pipeline.txt")

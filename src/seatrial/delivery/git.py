@@ -1,4 +1,4 @@
-"""Git, as far as a proposal needs it: a commit on a branch, without touching what a person works on.
+"""Git: how it is run, and a commit on a branch without touching what a person works on.
 
 The commit is made from objects and an index of its own, and the branch moves by one compare-and-swap
 of git's. So the working tree, its index and the branch that is checked out stay as they are, and a
@@ -40,7 +40,7 @@ def repository_of(path: Path) -> Path:
     Raises:
         ToolError: if it lies in none, or git is missing.
     """
-    return Path(_git(path if path.is_dir() else path.parent, "rev-parse", "--show-toplevel"))
+    return Path(git(path if path.is_dir() else path.parent, "rev-parse", "--show-toplevel"))
 
 
 def write_branch(repository: Path, branch: str, files: dict[Path, bytes], message: str) -> Branch:
@@ -55,28 +55,39 @@ def write_branch(repository: Path, branch: str, files: dict[Path, bytes], messag
     Raises:
         ToolError: if git is missing, fails, or somebody else moved the branch in the meantime.
     """
-    head = _git(repository, "rev-parse", "--verify", "HEAD^{commit}")
+    head = git(repository, "rev-parse", "--verify", "HEAD^{commit}")
     tree = _tree(repository, head, files)
-    before = _git(repository, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
-    if before and _git(repository, "rev-parse", f"{before}^{{tree}}") == tree:
+    before = git(repository, "for-each-ref", "--format=%(objectname)", f"refs/heads/{branch}")
+    if before and git(repository, "rev-parse", f"{before}^{{tree}}") == tree:
         return Branch(branch, before, new=False)
-    commit = _git(repository, "commit-tree", tree, "-p", head, text=message)
-    _git(repository, "update-ref", f"refs/heads/{branch}", commit, before or _ABSENT)
+    commit = git(repository, "commit-tree", tree, "-p", head, text=message)
+    git(repository, "update-ref", f"refs/heads/{branch}", commit, before or _ABSENT)
     return Branch(branch, commit, new=True)
 
 
 def _tree(repository: Path, head: str, files: dict[Path, bytes]) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        _git(repository, "read-tree", head, **index)
+        git(repository, "read-tree", head, **index)
         for path, content in sorted(files.items()):
             name = path.resolve().relative_to(repository.resolve()).as_posix()
-            blob = _git(repository, "hash-object", "-w", "--stdin", text=content.decode())
-            _git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
-        return _git(repository, "write-tree", **index)
+            blob = git(repository, "hash-object", "-w", "--stdin", text=content.decode())
+            git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{name}", **index)
+        return git(repository, "write-tree", **index)
 
 
-def _git(folder: Path, *arguments: str, text: str | None = None, **environment: str) -> str:
+def git(folder: Path, *arguments: str, text: str | None = None, **environment: str) -> str:
+    """Run git and return what it printed, without the line's end.
+
+    Args:
+        folder: Where it runs.
+        arguments: What it is to do.
+        text: What it reads from standard input.
+        environment: Variables beside those of this process.
+
+    Raises:
+        ToolError: if git is missing or fails.
+    """
     try:
         done = subprocess.run(  # noqa: S603 -- the arguments are ours
             ["git", "-C", str(folder), *arguments],  # noqa: S607 -- the user's own git
@@ -96,4 +107,4 @@ def _git(folder: Path, *arguments: str, text: str | None = None, **environment: 
             remedy="A change is proposed on a branch of the repository that manifests/environments lies in: "
             "run it in a clone with a commit, and with user.name and user.email set.",
         )
-    return done.stdout.strip()
+    return done.stdout.rstrip("\n")  # A name may end with a blank.

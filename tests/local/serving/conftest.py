@@ -364,3 +364,13 @@ def ferry(trained_ferry: Ferry, tmp_path: Path) -> Iterator[Ferry]:
     shutil.copytree(trained_ferry.root, tmp_path / "workspace")
     with contextlib.chdir(tmp_path):
         yield Ferry(tmp_path / "ferry", tmp_path / "workspace", list(trained_ferry.digests))
+
+
+@pytest.fixture(scope="module")
+def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that speaks all protocols; a module that wants another one has its own fixture."""
+    log = tmp_path_factory.mktemp("log")
+    arguments = ("--grpc-port", "0", "--log-folder", str(log), "--ship-every", "600")
+    with trained_ferry.serve(*arguments) as started:
+        yield started
+        assert "Traceback" not in started.errors

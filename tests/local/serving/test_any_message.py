@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -149,15 +148,6 @@ def test_any_bytes_over_grpc_are_read_or_refused(service: Service, content: byte
     except (DecodeError, RequestError):
         return
     assert all(len(row) == len(INPUTS) for row in read.rows)
-
-
-@pytest.fixture(scope="module")
-def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("log")
-    arguments = ("--grpc-port", "0", "--log-folder", str(log), "--ship-every", "600")
-    with trained_ferry.serve(*arguments) as started:
-        yield started
-        assert "Traceback" not in started.errors
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,15 +20,6 @@ ROWS = [
     for place, row in enumerate(crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)[:3])
 ]
 PROTOCOLS = ("json", "binary", "grpc")
-
-
-@pytest.fixture(scope="module")
-def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("log")
-    arguments = ("--grpc-port", "0", "--log-folder", str(log), "--ship-every", "600")
-    with trained_ferry.serve(*arguments) as started:
-        yield started
-        assert "Traceback" not in started.errors
 
 
 @pytest.fixture(scope="module")

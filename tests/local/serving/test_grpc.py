@@ -6,7 +6,6 @@ import asyncio
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,15 +96,6 @@ def request(rows: list[dict[str, Any]], *, raw: bool = False, **more: Any) -> An
 
 def seldon(content: dict[str, Any], kind: str = "SeldonMessage") -> Any:
     return json_format.ParseDict(content, SELDON[kind]())
-
-
-@pytest.fixture(scope="module")
-def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    log = tmp_path_factory.mktemp("log")
-    arguments = ("--grpc-port", "0", "--log-folder", str(log), "--ship-every", "600")
-    with trained_ferry.serve(*arguments) as started:
-        yield started
-        assert "Traceback" not in started.errors
 
 
 @pytest.fixture(scope="module")
