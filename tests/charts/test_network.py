@@ -99,6 +99,27 @@ def test_ports_of_models_are_let_in(case: Case, objects: list[Object]) -> None:
         assert ("grpc" in ports) == ("-all" in str(case)), pod.owner
 
 
+def test_traces_reach_their_receiver(case: Case, objects: list[Object]) -> None:
+    """A served model that is told where its traces go may send them there, and one that is not sends none."""
+    policies = of_kind(objects, "NetworkPolicy")
+    for pod in pods(objects):
+        if "seatrial.io/model" not in pod.labels:
+            continue
+        (server,) = [one for one in pod.spec["containers"] if one["name"] == "server"]
+        told = {one["name"]: one.get("value") for one in server["env"] if one["name"].startswith("OTEL_")}
+        let_out = {
+            f"http://collector.{peer['namespaceSelector']['matchLabels']['kubernetes.io/metadata.name']}:{port['port']}"
+            for policy in policies
+            if matches(policy["spec"]["podSelector"], pod.labels)
+            for rule in policy["spec"]["egress"]
+            for peer in rule["to"]
+            if "namespaceSelector" in peer
+            for port in rule["ports"]
+        }
+        assert bool(told) == ("-all" in str(case)), pod.owner
+        assert not told or told["OTEL_EXPORTER_OTLP_ENDPOINT"] in let_out, pod.owner
+
+
 def test_services_find_pods(objects: list[Object]) -> None:
     """Each Service selects a pod, and a port of it by a name or number that the pod has."""
     for service in of_kind(objects, "Service"):

@@ -68,6 +68,16 @@ containers:
       {{- end }}
       - name: SEATRIAL_TRUST
         value: /etc/seatrial/trust-root
+      {{- with $values.traces.endpoint }}
+      - name: OTEL_EXPORTER_OTLP_ENDPOINT
+        value: {{ . | quote }}
+      - name: OTEL_SERVICE_NAME
+        value: {{ include "model.name" $.root }}
+      - name: OTEL_TRACES_SAMPLER
+        value: parentbased_traceidratio
+      - name: OTEL_TRACES_SAMPLER_ARG
+        value: {{ $values.traces.share | quote }}
+      {{- end }}
     envFrom:
       - secretRef:
           name: {{ $values.environmentSecret }}

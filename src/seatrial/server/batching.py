@@ -24,6 +24,7 @@ from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.rows import PredictionRecord
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import Predicted, ServedModel
+from seatrial.server.tracing import Attributes, Trace, current_trace
 
 CHUNK_ROWS = 128
 """Rows that are computed without letting other requests in between."""
@@ -57,6 +58,7 @@ class Question:
         client: Who asks, as far as is known.
         told: Called in the event loop with the answer, or with what was wrong.
         started: When the request was whole, by ``time.perf_counter``.
+        trace: The request's trace; None: it has none.
     """
 
     model: ServedModel
@@ -65,6 +67,7 @@ class Question:
     client: str | None
     told: Callable[[Answered | Exception], None]
     started: float = field(default_factory=time.perf_counter)
+    trace: Trace | None = field(default_factory=current_trace)
 
 
 class Predictor:
@@ -111,6 +114,8 @@ class Predictor:
             )
         self.waiting += 1
         self.waiting_rows += rows
+        if question.trace is not None:
+            question.trace.asked = time.time_ns()
         if not self._questions:
             asyncio.get_running_loop().call_soon(self._answer_waiting)
         self._questions.append(question)
@@ -163,6 +168,7 @@ class Predictor:
 
     def _answer(self, batch: list[Question]) -> None:
         rows = [row for question in batch for row in question.rows]
+        began = time.time_ns()
         try:
             predicted = batch[0].model.predict(rows)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is told to whom it concerns
@@ -173,11 +179,13 @@ class Predictor:
             else:
                 self._tell(batch[0], error)
             return
+        _trace_prediction(batch, began, len(rows))
         self._write(batch, rows, predicted)
 
     async def _answer_large(self, question: Question) -> None:
         """Answer many rows part by part, and let others in between."""
         parts = []
+        began = time.time_ns()
         try:
             for first in range(0, len(question.rows), CHUNK_ROWS):
                 parts.append(question.model.predict(question.rows[first : first + CHUNK_ROWS], first=first))
@@ -191,6 +199,7 @@ class Predictor:
             [value for part in parts for value in part.probability],
             [value for part in parts for value in part.flagged],
         )
+        _trace_prediction([question], began, len(question.rows))
         self._write([question], question.rows, predicted)
 
     def _write(self, batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> None:
@@ -198,15 +207,21 @@ class Predictor:
         if self._log is None:
             self._tell_all(batch, record, None)
             return
-        loop = asyncio.get_running_loop()
+        loop, began = asyncio.get_running_loop(), time.time_ns()
 
         def told(error: FeedbackError | None) -> None:
-            loop.call_soon_threadsafe(self._tell_all, batch, record, error)
+            loop.call_soon_threadsafe(self._confirm, batch, record, error, began)
 
         try:
             self._log.append_and_tell(record.to_bytes(), told, batch[0].model.terms)
         except FeedbackError as error:
             self._tell_all(batch, record, error)
+
+    def _confirm(
+        self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None, began: int
+    ) -> None:
+        _trace(batch, "log commit", began)
+        self._tell_all(batch, record, error)
 
     def _tell_all(self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None) -> None:
         if error is not None and batch[0].model.feedback.when_full == "refuse":
@@ -239,6 +254,22 @@ class Predictor:
         self.waiting -= 1
         self.waiting_rows -= len(question.rows)
         question.told(answer)
+
+
+def _trace(batch: list[Question], name: str, began: int, attributes: Attributes | None = None) -> None:
+    """Tell each traced question of what was done for all of them, from ``began`` to now."""
+    traces = [question.trace for question in batch if question.trace is not None]
+    if traces:
+        now = time.time_ns()
+        for trace in traces:
+            trace.part(name, began, now, attributes)
+
+
+def _trace_prediction(batch: list[Question], began: int, rows: int) -> None:
+    for question in batch:
+        if question.trace is not None:
+            question.trace.part("queue", question.trace.asked, began)
+    _trace(batch, "inference", began, {"seatrial.bundle": batch[0].model.digest, "seatrial.batch_rows": rows})
 
 
 def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> PredictionRecord:

@@ -26,6 +26,7 @@ from seatrial.server.http import CLIENT_HEADER, PUID_HEADER, client_alias
 from seatrial.server.http1 import Limits
 from seatrial.server.messages import EMPTY, HEALTH, INFERENCE, SELDON
 from seatrial.server.service import Service
+from seatrial.server.tracing import Trace, Traces, tracing
 
 _STATUS = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -59,13 +60,15 @@ class GrpcServer:
         service: What it answers with.
         host: Address to listen at.
         port: Port to listen at; 0 takes a free one.
+        traces: Takes what the time of calls is spent on; None: nobody wants to know.
 
     Raises:
         UsageError: if the address cannot be listened at.
     """
 
-    def __init__(self, service: Service, host: str, port: int) -> None:
+    def __init__(self, service: Service, host: str, port: int, traces: Traces | None = None) -> None:
         self._service = service
+        self._traces = traces
         self._seconds = Limits.body_seconds
         limits = service.model.limits
         self._server = grpc.aio.server(
@@ -93,7 +96,7 @@ class GrpcServer:
         self._server.add_generic_rpc_handlers(
             tuple(
                 grpc.method_handlers_generic_handler(
-                    name, {method: self._handler(call) for method, call in methods.items()}
+                    name, {method: self._handler(name, method, call) for method, call in methods.items()}
                 )
                 for name, methods in calls.items()
             )
@@ -133,18 +136,26 @@ class GrpcServer:
             metadata: _Call("grpc_metadata", asked, self._seldon_metadata),
         }
 
-    def _handler(self, call: _Call) -> Any:
+    def _handler(self, service: str, method: str, call: _Call) -> Any:
         """Return what answers a call: as if its one message were a stream, so that waiting for it has an end."""
 
         async def answer(_: Any, context: grpc.aio.ServicerContext) -> bytes:
             started = time.perf_counter()
+            trace = self._begin_trace(service, method, context)
             try:
-                message = await self._read(call, context)
-                found: bytes = (await call.answer(message, context)).SerializeToString()
+                with tracing(trace):
+                    message = await self._read(call, context)
+                    found: bytes = (await call.answer(message, context)).SerializeToString()
+            except asyncio.CancelledError:
+                if trace is not None:
+                    _end_trace(trace, grpc.StatusCode.CANCELLED)
+                raise
             except Exception as error:
-                await self._fail(call, context, error)
+                await self._fail(call, context, error, trace)
                 raise  # Not reached: failing ends the call.
             self._service.metrics.observe(call.name, time.perf_counter() - started)
+            if trace is not None:
+                _end_trace(trace, grpc.StatusCode.OK)
             return found
 
         return grpc.stream_unary_rpc_method_handler(answer)
@@ -163,12 +174,24 @@ class GrpcServer:
         except DecodeError as error:
             raise RequestError(f"The message must be a {call.request.__name__}. {error}.") from None
 
-    async def _fail(self, call: _Call, context: grpc.aio.ServicerContext, error: Exception) -> None:
+    def _begin_trace(self, service: str, method: str, context: grpc.aio.ServicerContext) -> Trace | None:
+        if self._traces is None:
+            return None
+        headers = {name: value for name, value in _metadata(context).items() if isinstance(value, str)}
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        return self._traces.begin(f"{service}/{method}", headers, attributes)
+
+    async def _fail(
+        self, call: _Call, context: grpc.aio.ServicerContext, error: Exception, trace: Trace | None
+    ) -> None:
         discreet = self._service.model.concealer is not None
         status, message = describe_fault(error, call.name, discreet=discreet)
         self._service.metrics.count(call.name, status)
         again = (("retry-after", "1"),) if status in (429, 503) else ()
-        await context.abort(_STATUS.get(status, grpc.StatusCode.INTERNAL), message, again)
+        code = _STATUS.get(status, grpc.StatusCode.INTERNAL)
+        if trace is not None:
+            _end_trace(trace, code)
+        await context.abort(code, message, again)
 
     # The Open Inference Protocol.
 
@@ -236,6 +259,11 @@ class GrpcServer:
         if message.service and message.service not in self._services:
             raise RequestError(f"There is no service {message.service[:100]!r} here.", status=404)
         return HEALTH["HealthCheckResponse"](status=_NOT_SERVING if self._service.draining else _SERVING)
+
+
+def _end_trace(trace: Trace, code: grpc.StatusCode) -> None:
+    failed = code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
+    trace.end({"rpc.grpc.status_code": code.value[0]}, failed=failed)
 
 
 def _as_json(message: Any) -> dict[str, Any]:

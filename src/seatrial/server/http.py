@@ -25,6 +25,7 @@ from seatrial.server.requests import parse_json
 from seatrial.server.routes import MODEL, Route
 from seatrial.server.seldon import describe_error
 from seatrial.server.service import Service
+from seatrial.server.tracing import Trace, Traces, tracing
 
 CLIENT_HEADER = b"seatrial-client"
 PUID_HEADER = b"seldon-puid"
@@ -44,10 +45,12 @@ class Application:
 
     Args:
         service: What it answers with.
+        traces: Takes what the time of requests is spent on; None: nobody wants to know.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, traces: Traces | None = None) -> None:
         self._service = service
+        self._traces = traces
         self._metrics = service.metrics
         self.routes = (*self._open_inference(), *self._seldon(), *self._others())
         """All that the server answers; of paths below a model, without its versions."""
@@ -150,17 +153,30 @@ class Application:
         route = self._nowhere
         try:
             route = self._quick.get(exchange.path) or self._find(exchange.path)
-            _check_method(exchange, route)
-            answer = route.handle(exchange)
+            if self._traces is None:
+                self._begin(exchange, route)
+            else:
+                exchange.trace = self._begin_trace(self._traces, exchange, route)
+                with tracing(exchange.trace):
+                    self._begin(exchange, route)
         except RequestError as error:
             self._fail(exchange, route, error)
         except Exception as error:  # noqa: BLE001 -- the client gets an answer, the log the traceback
             self._fail(exchange, route, error)
-        else:
-            if isinstance(answer, Answer):
-                self._send(exchange, route, answer)
-            elif answer is not None:
-                self._answer_later(exchange, route, answer)
+
+    def _begin(self, exchange: Exchange, route: Route) -> None:
+        _check_method(exchange, route)
+        answer = route.handle(exchange)
+        if isinstance(answer, Answer):
+            self._send(exchange, route, answer)
+        elif answer is not None:
+            self._answer_later(exchange, route, answer)
+
+    @staticmethod
+    def _begin_trace(traces: Traces, exchange: Exchange, route: Route) -> Trace | None:
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in exchange.headers.items()}
+        attributes = {"http.request.method": exchange.method, "http.route": route.paths[0]}
+        return traces.begin(f"{exchange.method} {route.paths[0]}", headers, attributes)
 
     def _answer_later(self, exchange: Exchange, route: Route, answering: Coroutine[Any, Any, Answer]) -> None:
         async def answer() -> None:
@@ -196,6 +212,8 @@ class Application:
             if isinstance(answer, bytes):
                 exchange.reply(200, answer)
                 self._metrics.observe("infer", time.perf_counter() - exchange.started)
+                if exchange.trace is not None:
+                    _end_trace(exchange.trace, 200)
             elif isinstance(answer, Answer):
                 self._send(exchange, infer, answer)
             else:
@@ -225,6 +243,8 @@ class Application:
             self._metrics.observe(route.name, time.perf_counter() - exchange.started)
         else:
             self._metrics.count(route.name, answer.status)
+        if exchange.trace is not None:
+            _end_trace(exchange.trace, answer.status)
 
     def _fail(self, exchange: Exchange, route: Route, error: Exception, *, close: bool = False) -> None:
         status, message = describe_fault(
@@ -236,6 +256,8 @@ class Application:
         body = orjson.dumps(route.error(status, message))
         exchange.reply(status, body, headers=headers, close=close)
         self._metrics.count(route.name, status)
+        if exchange.trace is not None:
+            _end_trace(exchange.trace, status)
 
     def _find(self, path: str) -> Route:
         plain = path.rstrip("/")
@@ -250,6 +272,10 @@ class Application:
         if route is None:
             raise RequestError(f"There is nothing at {path[:200]!r}. See GET /docs.", status=404)
         return route
+
+
+def _end_trace(trace: Trace, status: int) -> None:
+    trace.end({"http.response.status_code": status}, failed=status >= 500)  # noqa: PLR2004 -- ours, not the client's
 
 
 def _check_method(exchange: Exchange, route: Route) -> None:

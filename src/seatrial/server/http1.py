@@ -22,6 +22,8 @@ from typing import Any
 
 import httptools
 
+from seatrial.server.tracing import Trace
+
 JSON = b"application/json"
 BACKLOG = 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -67,6 +69,7 @@ class Exchange:
         body: The body, whole.
         peer: The client's address.
         started: When the request was whole, by ``time.perf_counter``.
+        trace: What is told where the request's time goes; None: nobody wants to know.
     """
 
     __slots__ = (
@@ -81,6 +84,7 @@ class Exchange:
         "query",
         "size",
         "started",
+        "trace",
     )
 
     def __init__(self, connection: Connection) -> None:
@@ -93,6 +97,7 @@ class Exchange:
         self.peer = connection.peer
         self.size = 0
         self.started = 0.0
+        self.trace: Trace | None = None
         self.keep_alive = True
         self.answered = False
 

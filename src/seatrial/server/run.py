@@ -38,6 +38,7 @@ from seatrial.server.http1 import BACKLOG, Limits, Listener
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import load_model
 from seatrial.server.service import Service
+from seatrial.server.tracing import Traces, open_traces
 from seatrial.server.watchdog import watching
 from seatrial.workspace import Workspace
 
@@ -101,13 +102,14 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
         announce: Called with one line when requests are answered.
 
     Raises:
-        UsageError: if the address cannot be listened at.
+        UsageError: if the address cannot be listened at, or the environment asks for traces in a way that is not there.
         BundleError: if the environment serves no bundle, or it cannot be loaded.
         FeedbackError: if the feedback log's folder cannot be used or is in use.
         TableError: if a table that the model's features read is missing.
         StoreError: if the store fails.
     """
     forbid_unpickling()
+    traces = open_traces("seatrial")
     # The log's thread gets its turn within half a millisecond, also while the loop is busy.
     sys.setswitchinterval(SWITCH_SECONDS)
     name = _model_name(options.model)
@@ -130,11 +132,13 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
                 service = _service(holder, log, recent, alone=not options.collect_logs)
                 # What was loaded stays: the collector need not walk through it while requests wait.
                 gc.freeze()
-                uvloop.run(_run(options, service, holder, listener, announce))
+                uvloop.run(_run(options, service, holder, listener, announce, traces))
             finally:
                 shipper.stop()
     finally:
         log.close()
+        if traces is not None:
+            traces.close()
 
 
 def _service(holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool) -> Service:
@@ -189,9 +193,10 @@ async def _run(
     holder: ModelHolder,
     listening: socket.socket,
     announce: Callable[[str], None],
+    traces: Traces | None,
 ) -> None:
     address = _address(listening)
-    application = Application(service)
+    application = Application(service, traces)
     listener = Listener(
         application.handle,
         application.body_limit,
@@ -199,7 +204,7 @@ async def _run(
         application.malformed,
         Limits(connections=_most_connections()),
     )
-    calls = None if options.grpc_port is None else _open_grpc(service, options.host, options.grpc_port)
+    calls = None if options.grpc_port is None else _open_grpc(service, options, traces)
     _watch(service, holder, listener)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -231,11 +236,11 @@ async def _run(
             options.address_file.unlink(missing_ok=True)
 
 
-def _open_grpc(service: Service, host: str, port: int) -> GrpcServer:
+def _open_grpc(service: Service, options: ServeOptions, traces: Traces | None) -> GrpcServer:
     # The library is large; whoever speaks REST alone does not load it.
     from seatrial.server.grpc_server import GrpcServer
 
-    return GrpcServer(service, host, port)
+    return GrpcServer(service, options.host, options.grpc_port or 0, traces)
 
 
 def _most_connections() -> int:

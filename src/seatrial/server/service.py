@@ -25,6 +25,7 @@ from seatrial.server.metrics import Metrics
 from seatrial.server.model import ServedModel
 from seatrial.server.requests import KINDS, OutcomeItem, parse_feedback, parse_infer
 from seatrial.server.seldon import describe_model, parse_feedback_message, parse_message, write_message
+from seatrial.server.tracing import part
 
 EXTENSIONS = ("feedback", "binary_tensor_data")
 
@@ -194,7 +195,8 @@ class Service:
         try:
             answered = await self.predictor.predict(model, request.rows, request.request_id, client)
             features = model.encode(request.rows)
-            found = await asyncio.to_thread(model.explain, features[0])
+            with part("explanation"):
+                found = await asyncio.to_thread(model.explain, features[0])
         finally:
             self._explaining = False
         content = {
@@ -266,7 +268,8 @@ class Service:
         )
         if self.log is not None:
             terms = Terms(maximum_bytes=self.model.terms.maximum_bytes)
-            await asyncio.wrap_future(self.log.append(record.to_bytes(), terms))
+            with part("log commit"):
+                await asyncio.wrap_future(self.log.append(record.to_bytes(), terms))
         return self._settle(record)
 
     def _occurred_at(self, item: OutcomeItem, now: int) -> int:

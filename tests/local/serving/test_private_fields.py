@@ -104,6 +104,7 @@ def test_a_fault_of_ours_is_told_without_its_text(
         body=b"{}",
         peer="",
         started=0.0,
+        trace=None,
         reply=lambda _, body, **__: said.append(body),
     )
     Application(service).handle(exchange)  # type: ignore[arg-type]
