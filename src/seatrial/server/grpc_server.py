@@ -22,9 +22,10 @@ from google.protobuf.message import DecodeError
 from seatrial.errors import RequestError, UsageError
 from seatrial.server.faults import describe_fault
 from seatrial.server.grpc_inference import read_inference, write_description, write_inference
+from seatrial.server.grpc_streams import REFLECTION, SERVICE_UNKNOWN, STREAMS, Streams
 from seatrial.server.http import CLIENT_HEADER, PUID_HEADER, client_alias
 from seatrial.server.http1 import Limits
-from seatrial.server.messages import EMPTY, HEALTH, INFERENCE, SELDON
+from seatrial.server.messages import HEALTH, INFERENCE, SELDON, request_of
 from seatrial.server.service import Service
 from seatrial.server.tracing import Trace, Traces, tracing
 
@@ -36,8 +37,7 @@ _STATUS = {
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     503: grpc.StatusCode.UNAVAILABLE,
 }
-_METRIC_TYPES = {"COUNTER": 0, "GAUGE": 1}
-_SERVING, _NOT_SERVING = 1, 2
+_HEALTH = "grpc.health.v1.Health"
 _PLACES_BESIDE = 64
 """Calls at once beyond those that may wait for a prediction."""
 
@@ -46,10 +46,9 @@ Answering = Callable[[Any, grpc.aio.ServicerContext], Awaitable[Any]]
 
 @dataclass(frozen=True)
 class _Call:
-    """A call: its name in the metrics, what it takes, and what answers it."""
+    """A call: its name in the metrics, and what answers it."""
 
     name: str
-    request: Any
     answer: Answering
 
 
@@ -79,26 +78,13 @@ class GrpcServer:
                 ("grpc.server_handshake_timeout_ms", int(Limits.head_seconds * 1000)),
                 ("grpc.so_reuseport", 0),
             ),
-            maximum_concurrent_rpcs=limits.maximum_waiting + _PLACES_BESIDE,
+            maximum_concurrent_rpcs=limits.maximum_waiting + _PLACES_BESIDE + STREAMS,
         )
-        calls = {
-            "inference.GRPCInferenceService": self._inference(),
-            "seldon.protos.Model": self._seldon("Metadata", EMPTY),
-            "seldon.protos.Seldon": {
-                **self._seldon("ModelMetadata", SELDON["SeldonModelMetadataRequest"]),
-                "GraphMetadata": _Call("grpc_metadata", EMPTY, self._graph_metadata),
-            },
-            "grpc.health.v1.Health": {
-                "Check": _Call("grpc_health", HEALTH["HealthCheckRequest"], self._check)
-            },
-        }
-        self._services = frozenset(calls)
+        self._streams = Streams(frozenset(self._calls()), lambda: service.draining, self._seconds)
         self._server.add_generic_rpc_handlers(
             tuple(
-                grpc.method_handlers_generic_handler(
-                    name, {method: self._handler(name, method, call) for method, call in methods.items()}
-                )
-                for name, methods in calls.items()
+                grpc.method_handlers_generic_handler(name, methods)
+                for name, methods in self._handlers().items()
             )
         )
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -110,48 +96,90 @@ class GrpcServer:
                 remedy="Choose another port: --grpc-port 0",
             ) from None
 
+    def drain(self) -> None:
+        """Tell those who watch that the server is about to end."""
+        self._streams.tell()
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, and then until every call that has begun is answered."""
         await self._server.start()
         await stop.wait()
+        self._streams.end()
         await self._server.stop(self._seconds)
 
-    def _inference(self) -> dict[str, _Call]:
-        def call(name: str, method: str, answer: Answering) -> _Call:
-            return _Call(name, INFERENCE[f"{method}Request"], answer)
-
+    def _calls(self) -> dict[str, dict[str, _Call]]:
+        """Return all calls that have one answer, by service and method."""
+        seldon = {
+            "Predict": _Call("grpc_seldon_predict", self._predict),
+            "SendFeedback": _Call("grpc_seldon_feedback", self._feedback),
+        }
+        metadata = _Call("grpc_metadata", self._seldon_metadata)
         return {
-            "ServerLive": call("grpc_health", "ServerLive", self._server_live),
-            "ServerReady": call("grpc_health", "ServerReady", self._server_ready),
-            "ModelReady": call("grpc_health", "ModelReady", self._model_ready),
-            "ServerMetadata": call("grpc_metadata", "ServerMetadata", self._server_metadata),
-            "ModelMetadata": call("grpc_metadata", "ModelMetadata", self._model_metadata),
-            "ModelInfer": call("grpc_infer", "ModelInfer", self._infer),
+            "inference.GRPCInferenceService": {
+                "ServerLive": _Call("grpc_health", self._server_live),
+                "ServerReady": _Call("grpc_health", self._server_ready),
+                "ModelReady": _Call("grpc_health", self._model_ready),
+                "ServerMetadata": _Call("grpc_metadata", self._server_metadata),
+                "ModelMetadata": _Call("grpc_metadata", self._model_metadata),
+                "ModelInfer": _Call("grpc_infer", self._infer),
+            },
+            "seldon.protos.Model": {**seldon, "Metadata": metadata},
+            "seldon.protos.Seldon": {
+                **seldon,
+                "ModelMetadata": metadata,
+                "GraphMetadata": _Call("grpc_metadata", self._graph_metadata),
+            },
+            _HEALTH: {"Check": _Call("grpc_health", self._check)},
         }
 
-    def _seldon(self, metadata: str, asked: Any) -> dict[str, _Call]:
-        return {
-            "Predict": _Call("grpc_seldon_predict", SELDON["SeldonMessage"], self._predict),
-            "SendFeedback": _Call("grpc_seldon_feedback", SELDON["Feedback"], self._feedback),
-            metadata: _Call("grpc_metadata", asked, self._seldon_metadata),
+    def _handlers(self) -> dict[str, dict[str, Any]]:
+        """Return what answers, by service and method."""
+        found: dict[str, dict[str, Any]] = {
+            service: {method: self._handler(service, method, call) for method, call in calls.items()}
+            for service, calls in self._calls().items()
         }
+        found[_HEALTH]["Watch"] = self._stream_handler("grpc_watch", self._watch)
+        for service in REFLECTION:
+            found[service] = {
+                "ServerReflectionInfo": self._stream_handler("grpc_reflection", self._streams.reflect)
+            }
+        return found
+
+    def _stream_handler(
+        self, name: str, answer: Callable[[grpc.aio.ServicerContext], Awaitable[None]]
+    ) -> Any:
+        """Return what answers a call that stays open."""
+
+        async def stream(_: Any, context: grpc.aio.ServicerContext) -> None:
+            try:
+                await answer(context)
+            except Exception as error:  # noqa: BLE001 -- the client gets an answer, the log the traceback
+                await self._fail(name, context, error, None)
+            else:
+                self._service.metrics.count(name, 200)
+
+        return grpc.stream_stream_rpc_method_handler(stream)
+
+    async def _watch(self, context: grpc.aio.ServicerContext) -> None:
+        await self._streams.watch(await self._read(request_of(_HEALTH, "Watch"), context), context)
 
     def _handler(self, service: str, method: str, call: _Call) -> Any:
         """Return what answers a call: as if its one message were a stream, so that waiting for it has an end."""
+        request = request_of(service, method)
 
         async def answer(_: Any, context: grpc.aio.ServicerContext) -> bytes:
             started = time.perf_counter()
             trace = self._begin_trace(service, method, context)
             try:
                 with tracing(trace):
-                    message = await self._read(call, context)
+                    message = await self._read(request, context)
                     found: bytes = (await call.answer(message, context)).SerializeToString()
             except asyncio.CancelledError:
                 if trace is not None:
                     _end_trace(trace, grpc.StatusCode.CANCELLED)
                 raise
             except Exception as error:
-                await self._fail(call, context, error, trace)
+                await self._fail(call.name, context, error, trace)
                 raise  # Not reached: failing ends the call.
             self._service.metrics.observe(call.name, time.perf_counter() - started)
             if trace is not None:
@@ -160,7 +188,7 @@ class GrpcServer:
 
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _read(self, call: _Call, context: grpc.aio.ServicerContext) -> Any:
+    async def _read(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             content = await asyncio.wait_for(context.read(), self._seconds)
         except TimeoutError:
@@ -170,9 +198,9 @@ class GrpcServer:
         if not isinstance(content, bytes):
             raise RequestError("The call must have a message. Got none instead.")
         try:
-            return call.request.FromString(content)
+            return request.FromString(content)
         except DecodeError as error:
-            raise RequestError(f"The message must be a {call.request.__name__}. {error}.") from None
+            raise RequestError(f"The message must be a {request.__name__}. {error}.") from None
 
     def _begin_trace(self, service: str, method: str, context: grpc.aio.ServicerContext) -> Trace | None:
         if self._traces is None:
@@ -182,11 +210,11 @@ class GrpcServer:
         return self._traces.begin(f"{service}/{method}", headers, attributes)
 
     async def _fail(
-        self, call: _Call, context: grpc.aio.ServicerContext, error: Exception, trace: Trace | None
+        self, name: str, context: grpc.aio.ServicerContext, error: Exception, trace: Trace | None
     ) -> None:
         discreet = self._service.model.concealer is not None
-        status, message = describe_fault(error, call.name, discreet=discreet)
-        self._service.metrics.count(call.name, status)
+        status, message = describe_fault(error, name, discreet=discreet)
+        self._service.metrics.count(name, status)
         again = (("retry-after", "1"),) if status in (429, 503) else ()
         code = _STATUS.get(status, grpc.StatusCode.INTERNAL)
         if trace is not None:
@@ -232,8 +260,6 @@ class GrpcServer:
         puid = _metadata(context).get(PUID_HEADER.decode())
         alias = None if puid is None else client_alias(_as_bytes(puid))
         answer = await self._service.predict_message(_as_json(message), _client_of(context), alias)
-        for metric in answer["meta"]["metrics"]:
-            metric["type"] = _METRIC_TYPES[metric["type"]]
         return json_format.ParseDict(answer, SELDON["SeldonMessage"]())
 
     async def _feedback(self, message: Any, _: Any) -> Any:
@@ -256,9 +282,10 @@ class GrpcServer:
     # gRPC's health checks.
 
     async def _check(self, message: Any, _: Any) -> Any:
-        if message.service and message.service not in self._services:
+        state = self._streams.state(message.service)
+        if state == SERVICE_UNKNOWN:
             raise RequestError(f"There is no service {message.service[:100]!r} here.", status=404)
-        return HEALTH["HealthCheckResponse"](status=_NOT_SERVING if self._service.draining else _SERVING)
+        return HEALTH["HealthCheckResponse"](status=state)
 
 
 def _end_trace(trace: Trace, code: grpc.StatusCode) -> None:

@@ -3,11 +3,13 @@
 The tables are written after the public definitions: the Open Inference Protocol's
 (https://github.com/kserve/open-inference-protocol), Seldon's ``prediction.proto`` of version 1, and
 ``grpc.health.v1``. So no code is generated and none is kept, no compiler is needed, and any version of
-protobuf will do. They are in a pool of their own, beside whatever else defines the same messages.
+protobuf will do. They are in a pool of their own, beside whatever else defines the same messages; clients that ask
+what is spoken here are told from it.
 
 A field is ``type name``, numbered by its place; ``*`` is a repeated one, ``{}`` a map from texts, and ``|`` one
 that excludes the others with it. What is not read here, such as TensorFlow's tensors, is ``bytes``: on the
-wire it is the same.
+wire it is the same. An enumeration is its names, numbered from 0. A call is ``name request answer``, with ``*`` where
+it is answered again and again.
 """
 
 from __future__ import annotations
@@ -52,8 +54,8 @@ _INFERENCE = {
     ),
 }
 _SELDON = {
-    "Status": "int32 code, string info, string reason, int32 status",
-    "Metric": "string key, int32 type, float value, string{} tags",
+    "Status": "int32 code, string info, string reason, StatusFlag status",
+    "Metric": "string key, MetricType type, float value, string{} tags",
     "Meta": (
         "string puid, .google.protobuf.Value{} tags, int32{} routing, string{} requestPath, Metric* metrics"
     ),
@@ -76,7 +78,36 @@ _SELDON = {
         "string name, SeldonModelMetadata{} models, SeldonMessageMetadata* inputs, SeldonMessageMetadata* outputs"
     ),
 }
-_HEALTH = {"HealthCheckRequest": "string service", "HealthCheckResponse": "int32 status"}
+_HEALTH = {"HealthCheckRequest": "string service", "HealthCheckResponse": "ServingStatus status"}
+_ENUMERATIONS = {
+    "seldon.protos": {"StatusFlag": "SUCCESS FAILURE", "MetricType": "COUNTER GAUGE TIMER"},
+    "grpc.health.v1": {"ServingStatus": "UNKNOWN SERVING NOT_SERVING SERVICE_UNKNOWN"},
+}
+_EMPTY = ".google.protobuf.Empty"
+_SELDON_CALLS = "Predict SeldonMessage SeldonMessage, SendFeedback Feedback SeldonMessage"
+_CALLS = {
+    "inference": {
+        "GRPCInferenceService": ", ".join(
+            f"{name} {name}Request {name}Response"
+            for name in (
+                *("ServerLive", "ServerReady", "ModelReady"),
+                *("ServerMetadata", "ModelMetadata", "ModelInfer"),
+            )
+        )
+    },
+    "seldon.protos": {
+        "Model": f"{_SELDON_CALLS}, Metadata {_EMPTY} SeldonModelMetadata",
+        "Seldon": (
+            f"{_SELDON_CALLS}, ModelMetadata SeldonModelMetadataRequest SeldonModelMetadata, "
+            f"GraphMetadata {_EMPTY} SeldonGraphMetadata"
+        ),
+    },
+    "grpc.health.v1": {
+        "Health": (
+            "Check HealthCheckRequest HealthCheckResponse, Watch HealthCheckRequest HealthCheckResponse*"
+        )
+    },
+}
 _FIELD = re.compile(r"(?P<type>[\w.]+)(?P<form>\*|\{\}|\|)? (?P<name>\w+)")
 _Field = descriptor_pb2.FieldDescriptorProto
 _SCALARS = {
@@ -96,8 +127,13 @@ def _set_type(field: Any, kind: str, package: str) -> None:
     if kind in _SCALARS:
         field.type = _SCALARS[kind]
     else:
-        field.type = _Field.TYPE_MESSAGE
-        field.type_name = kind if kind.startswith(".") else f".{package}.{kind}"
+        enumerated = kind in _ENUMERATIONS.get(package, {})
+        field.type = _Field.TYPE_ENUM if enumerated else _Field.TYPE_MESSAGE
+        field.type_name = _full(kind, package)
+
+
+def _full(kind: str, package: str) -> str:
+    return kind if kind.startswith(".") else f".{package}.{kind}"
 
 
 def _add_map(message: Any, name: str, kind: str, package: str) -> str:
@@ -125,19 +161,36 @@ def _add_message(file: Any, name: str, fields: str) -> None:
 
 
 def _messages(package: str, table: dict[str, str]) -> dict[str, Any]:
-    pool = descriptor_pool.DescriptorPool()
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
-    for known in (any_pb2, struct_pb2):
-        pool.AddSerializedFile(known.DESCRIPTOR.serialized_pb)
-        file.dependency.append(known.DESCRIPTOR.name)
+    file.dependency.extend(known.DESCRIPTOR.name for known in _KNOWN)
+    for name, names in _ENUMERATIONS.get(package, {}).items():
+        enumeration = file.enum_type.add(name=name)
+        for number, value in enumerate(names.split()):
+            enumeration.value.add(name=value, number=number)
     for name, fields in table.items():
         _add_message(file, name, fields)
-    pool.AddSerializedFile(file.SerializeToString())
+    for name, calls in _CALLS[package].items():
+        service = file.service.add(name=name)
+        for call in calls.split(", "):
+            method, request, answer = call.split()
+            service.method.add(
+                name=method,
+                input_type=_full(request, package),
+                output_type=_full(answer.rstrip("*"), package),
+                server_streaming=answer.endswith("*"),
+            )
+    POOL.AddSerializedFile(file.SerializeToString())
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{name}"))
+        name: message_factory.GetMessageClass(POOL.FindMessageTypeByName(f"{package}.{name}"))
         for name in table
     }
 
+
+_KNOWN = (any_pb2, empty_pb2, struct_pb2)
+POOL = descriptor_pool.DescriptorPool()
+"""Describes all that is spoken here."""
+for _file in _KNOWN:
+    POOL.AddSerializedFile(_file.DESCRIPTOR.serialized_pb)
 
 INFERENCE: dict[str, Any] = _messages("inference", _INFERENCE)
 """The Open Inference Protocol's messages, by name."""
@@ -147,3 +200,9 @@ HEALTH: dict[str, Any] = _messages("grpc.health.v1", _HEALTH)
 """The messages of gRPC's own health checks, by name."""
 EMPTY = empty_pb2.Empty
 """A message without fields."""
+
+
+def request_of(service: str, method: str) -> Any:
+    """Return the message that a call takes."""
+    asked = POOL.FindServiceByName(service).methods_by_name[method].input_type
+    return message_factory.GetMessageClass(asked)

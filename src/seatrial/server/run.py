@@ -211,6 +211,8 @@ async def _run(
 
     def end(drain: float) -> None:
         service.draining = listener.draining = True
+        if calls is not None:
+            calls.drain()
         loop.call_later(drain, stop.set)
 
     loop.add_signal_handler(signal.SIGINT, end, 0.0)
