@@ -12,7 +12,7 @@ SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images test-long bench-data bench-data-growth bench-serving bench-soak soak-kills clean
+.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images test-long bench-data bench-data-growth bench-serving bench-soak compare-seldon soak-kills clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -94,6 +94,9 @@ soak-kills: setup ## Kill the server 1,000 times over 10^6 requests while the ob
 # For instance: make bench-serving OPTIONS="--only ours,echo --connections 16"
 bench-serving: setup ## Our server beside Seldon's, MLServer, MLflow's and BentoML; about ten minutes
 	$(BIN)/python benchmarks/serving/bench.py $(OPTIONS)
+
+compare-seldon: setup ## Ask seldon-core-microservice and our server the same, and print where they differ
+	$(BIN)/python -m pytest -q -rs -s tests/local/serving/test_seldon_comparison.py
 
 bench-soak: setup ## A day of requests and outcomes in minutes; prints memory before and after
 	$(BIN)/python benchmarks/serving/soak.py $(OPTIONS)

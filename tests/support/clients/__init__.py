@@ -1,6 +1,6 @@
 """Real clients of the protocols, each in an environment of its own: they cannot be installed beside the rest.
 
-An environment is made under ``build/clients`` from the hashed requirements beside this file when a test first
+An environment is made under ``build/clients`` from its hashed requirements when a test first
 asks for it. Where it cannot be made, as without a network, the tests that need it are skipped and say why.
 """
 
@@ -17,13 +17,18 @@ import orjson
 import pytest
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = Path(__file__).parents[3] / "build" / "clients"
+ROOT = Path(__file__).parents[3]
+ENVIRONMENTS = ROOT / "build" / "clients"
+REQUIREMENTS = {
+    "oip": HERE / "oip.txt",
+    "seldon": ROOT / "benchmarks" / "serving" / "requirements" / "seldon.txt",
+}
 
 
 def python_of(name: str) -> Path:
     """Return the Python of a client's environment, making it where it is not there; skip the test if it cannot be."""
     folder = ENVIRONMENTS / name
-    requirements = HERE / f"{name}.txt"
+    requirements = REQUIREMENTS[name]
     stamp = folder / "requirements.sha256"
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
