@@ -194,6 +194,7 @@ REFUSED = {
     "bad chunk": (HEAD + b"transfer-encoding: chunked\r\n\r\nzz\r\n", 400),
     "long line": (b"GET /" + b"a" * 3000, 431),
     "many headers": (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 600, 431),
+    "many headers, with their end": (b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 600 + b"\r\n", 431),
     "long body": (HEAD + b"content-length: 1001\r\n\r\n" + b"x" * 1001, 413),
     "long body, never sent": (HEAD + b"expect: 100-continue\r\ncontent-length: 1001\r\n\r\n", 413),
     "body without an end": (

@@ -239,7 +239,7 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(400, f"The request is no HTTP/1.1: {error}.")
         if self._reading is not None and not self._head_done and self._reading.size > self._limits.head_bytes:
-            self._refuse(431, f"Request line and headers may have {self._limits.head_bytes:,} bytes.")
+            self._refuse_head()
 
     def eof_received(self) -> bool:
         """The client sends no more; what it has asked is still answered."""
@@ -288,6 +288,9 @@ class Connection(asyncio.Protocol):
         path, _, query = self._target.partition(b"?")
         exchange.path, exchange.query = path.decode("latin-1"), query.decode("latin-1")
         exchange.keep_alive = parser.should_keep_alive()
+        if exchange.size > self._limits.head_bytes:  # It came with its end, in one piece.
+            self._refuse_head()
+            return
         exchange.size = 0
         if parser.should_upgrade():
             return  # The parser stops here.
@@ -411,6 +414,9 @@ class Connection(asyncio.Protocol):
         for name, value in kept:
             head += [name, b": ", value, b"\r\n"]
         self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def _refuse_head(self) -> None:
+        self._refuse(431, f"Request line and headers may have {self._limits.head_bytes:,} bytes.")
 
     def _refuse(self, status: int, reason: str) -> None:
         exchange = self._reading or Exchange(self)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -11,15 +13,15 @@ from typing import Any
 import grpc
 import orjson
 from google.protobuf import json_format
-from tests.local.serving.conftest import Server
-from tests.local.serving.test_grpc import FIELDS, MODEL, OIP, Calls
+from tests.local.serving.conftest import DATATYPES, INPUTS, Server
+from tests.local.serving.test_grpc import FIELDS, MODEL, OIP, ROWS, Calls
 
-from seatrial.server.binary import write_elements
+from seatrial.server.binary import read_elements, write_elements
 from seatrial.server.messages import INFERENCE, SELDON
 
 INFER, EXPLAIN, PREDICT = "/v2/models/ferry/infer", "/v2/models/ferry/explain", "/api/v1.0/predictions"
 OK, INVALID, MISSING, TOO_MUCH, BUSY = "ok", "invalid", "not found", "too much", "busy"
-_BY_STATUS = {200: OK, 400: INVALID, 415: INVALID, 404: MISSING, 413: TOO_MUCH, 429: BUSY}
+_BY_STATUS = {200: OK, 400: INVALID, 415: INVALID, 404: MISSING, 413: TOO_MUCH, 429: BUSY, 431: TOO_MUCH}
 _BY_CODE = {
     grpc.StatusCode.INVALID_ARGUMENT: INVALID,
     grpc.StatusCode.NOT_FOUND: MISSING,
@@ -39,6 +41,10 @@ class Column:
     @property
     def claimed(self) -> list[int]:
         return [len(self.values)] if self.shape is None else list(self.shape)
+
+
+COLUMNS = [Column(name, DATATYPES.get(name, "BYTES"), [ROWS[0][name]]) for name in INPUTS]
+"""A request of one row that is answered."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,12 @@ def _json(columns: Sequence[Column], path: str = INFER) -> Message:
         {"name": one.name, "shape": one.claimed, "datatype": one.datatype, "data": list(one.values)}
         for one in columns
     ]
-    return Message(path, orjson.dumps({"inputs": tensors}))
+    return Message(path, _text({"inputs": tensors}))
+
+
+def _text(document: Any) -> bytes:
+    """Return JSON, with what Python writes and JSON does not have, such as NaN."""
+    return json.dumps(document, separators=(",", ":")).encode()
 
 
 def _binary(columns: Sequence[Column]) -> Message:
@@ -113,11 +124,35 @@ PROTOCOLS: dict[str, Callable[[Sequence[Column]], Message]] = {
     "v2 binary": _binary,
     "v2 grpc": lambda columns: _grpc(columns, raw=False),
     "v2 grpc raw": lambda columns: _grpc(columns, raw=True),
-    "seldon json": lambda columns: Message(PREDICT, orjson.dumps(_seldon_content(columns))),
+    "seldon json": lambda columns: Message(PREDICT, _text(_seldon_content(columns))),
     "seldon grpc": _seldon_grpc,
     "explain": lambda columns: _json(columns, EXPLAIN),
 }
 """What writes a request, by protocol."""
+
+
+def prediction_ids(protocol: str, said: Said) -> list[str]:
+    """Return the ids of the predictions that an answer brings."""
+    content = said.content
+    if protocol == "explain":
+        return [content["prediction_id"]]
+    if protocol.startswith("seldon"):
+        return list(content["meta"]["tags"]["prediction_id"])
+    (tensor,) = (one for one in content["outputs"] if one["name"] == "prediction_id")
+    if not is_grpc(protocol):
+        return list(tensor["data"])
+    if "contents" in tensor:
+        return [base64.b64decode(one).decode() for one in tensor["contents"]["bytes_contents"]]
+    raw = base64.b64decode(content["raw_output_contents"][content["outputs"].index(tensor)])
+    return list(read_elements(raw, "BYTES", int(tensor["shape"][0]), "prediction_id"))
+
+
+def served_by(protocol: str, said: Said) -> str:
+    """Return the digest of the bundle that an answer names."""
+    content = said.content
+    if protocol.startswith("seldon"):
+        return str(content["meta"]["tags"]["bundle"])
+    return str(content["model_version"])
 
 
 def is_grpc(protocol: str) -> bool:

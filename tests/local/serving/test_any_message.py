@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import example, given, settings
 from tests.local.serving.conftest import INPUTS, Ferry, Server, crossings, infer_body
 from tests.local.serving.test_bad_requests import JSON, VALUES
-from tests.local.serving.test_grpc import MODEL, OIP, Calls, request, seldon
+from tests.local.serving.test_grpc import MODEL, OIP, Calls, request
 
 from seatrial.bundle import open_trust_root
 from seatrial.errors import FeatureError, RequestError
@@ -153,51 +153,6 @@ def test_any_bytes_over_grpc_are_read_or_refused(service: Service, content: byte
 @pytest.fixture(scope="module")
 def calls(server: Server) -> Calls:
     return Calls(server)
-
-
-def changed(column: str, value: Any) -> list[list[Any]]:
-    rows: Any = copy.deepcopy(PLAIN)
-    rows[1][INPUTS.index(column)] = value
-    return rows  # type: ignore[no-any-return]
-
-
-MALFORMED = {
-    "I4 2^63": changed("passengers", 2.0**63),
-    "I5 mixed types": changed("wind", "3"),
-    "I7 missing": changed("line", None),
-    "I8 long text": changed("line", "x" * 1001),
-    "I9 beyond float32": changed("wind", 1e39),
-    "I9 year 2500": changed("departs_at", "2500-01-01T00:00:00Z"),
-    "I10 no rows": [],
-}
-
-
-@pytest.mark.parametrize("case", MALFORMED)
-def test_one_verdict_over_all_protocols(server: Server, calls: Calls, case: str) -> None:
-    """A malformed row is the client's fault over REST and gRPC, in both protocols, and nobody is disturbed."""
-    rows = MALFORMED[case]
-    named = [dict(zip(INPUTS, row, strict=True)) for row in rows]
-    message = {"data": {"ndarray": rows}}
-    assert server.infer(named).status == 400
-    assert server.post("/predict", message).status == 400
-    assert server.post("/predict", {"jsonData": named}).status == 400
-    code, _ = calls.fail(MODEL + "Predict", seldon(message).SerializeToString())
-    assert code == grpc.StatusCode.INVALID_ARGUMENT
-    assert calls.infer(request(ROWS))["probability"] == server_probabilities(server)
-
-
-def server_probabilities(server: Server) -> list[float]:
-    rows = server.post("/predict", {"data": {"ndarray": PLAIN}}).content["data"]["ndarray"]
-    return [row[0] for row in rows]
-
-
-def test_one_id_for_two_requests(server: Server, calls: Calls) -> None:
-    """Requests that share the client's id are two predictions, over whatever protocol they come."""
-    first = calls.infer(request(ROWS, id="same"))["prediction_id"]
-    second = server.post("/predict", {"meta": {"puid": "same"}, "data": {"ndarray": PLAIN}})
-    third = server.infer(ROWS, id="same").content["outputs"][2]["data"]
-    ids = [*first, *second.content["meta"]["tags"]["prediction_id"], *third]
-    assert len(set(ids)) == 6
 
 
 @pytest.mark.parametrize(

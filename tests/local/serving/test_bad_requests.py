@@ -51,31 +51,6 @@ def renamed(name: str, new: str) -> bytes:
     return changed(name, name=new)
 
 
-NOT_JSON: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "must be JSON"),
-    "not json": (b"hello", "must be JSON"),
-    "cut off": (TEXT[:-1], "must be JSON"),
-    "null": (b"null", "must be a JSON object"),
-    "list": (b"[]", "must be a JSON object"),
-    "number": (b"1", "must be a JSON object"),
-    "byte order mark": (b"\xef\xbb\xbf" + TEXT, "must be JSON"),
-    "utf-16": (TEXT.decode().encode("utf-16"), "must be JSON"),
-    "not utf-8": (TEXT.replace(b"north", b"n\xffrth"), "must be JSON"),
-    "nul byte": (TEXT + b"\x00", "must be JSON"),
-    "lone surrogate": (TEXT.replace(b'"north-', b'"\\ud800'), "must be JSON"),
-    "NaN": (TEXT.replace(b"3.5", b"NaN"), "must be JSON"),
-    "Infinity": (TEXT.replace(b"3.5", b"-Infinity"), "must be JSON"),
-    "1e400": (TEXT.replace(b"3.5", b"1e400"), "must be JSON"),
-    "5,000 digits": (TEXT.replace(b"3.5", b"9" * 5000), "must be JSON"),
-    "key twice": (TEXT[:-1] + b',"inputs":[]}', 'The key "inputs" is there twice'),
-    "key twice, escaped": (TEXT[:-1] + b',"input\\u0073":[]}', 'The key "inputs" is there twice'),
-    "deep list": (b"[" * DEEP + b"]" * DEEP, "must be JSON"),
-    "deep object": (b'{"a":' * DEEP, "must be JSON"),
-    "deep, but allowed by the parser": (
-        b'{"inputs":' + b"[" * 1000 + b"]" * 1000 + b"}",
-        "nested too deeply",
-    ),
-}
 WRONG: dict[str, tuple[bytes, str]] = {
     "no inputs": (b"{}", "'inputs' must be a list"),
     "inputs empty": (b'{"inputs":[]}', "'inputs' must be a list"),
@@ -92,15 +67,9 @@ WRONG: dict[str, tuple[bytes, str]] = {
     ),
     "outputs a text": (orjson.dumps({**GOOD, "outputs": "probability"}), "'outputs' must be a list"),
     "twice": (changed("line", name="wind", datatype="FP64", data=[1, 2]), "'wind' is there twice"),
-    "missing required": (orjson.dumps({"inputs": GOOD["inputs"][1:]}), "'crossing_id' is missing"),
-    "extra": (renamed("line", "colour"), 'no input "colour"'),
-    "other case": (renamed("line", "Line"), "no input \"Line\". Did you mean 'line'?"),
-    "look-alike": (renamed("line", "l\u0456ne"), "Did you mean 'line'?"),
     "no shape": (changed("wind", shape=...), "inputs[3] (wind).shape must be [n] or [n, 1]"),
     "shape too long": (changed("wind", shape=[3]), "must have 3 values, as its shape says. Got 2"),
     "shape 2 by 2": (changed("wind", shape=[2, 2]), "shape must be [n] or [n, 1]"),
-    "shape negative": (changed("wind", shape=[-2]), "shape must be [n] or [n, 1]"),
-    "shape huge": (changed("wind", shape=[2**31, 2**31]), "shape must be [n] or [n, 1]"),
     "shape of texts": (changed("wind", shape=["2"]), "shape must be [n] or [n, 1]"),
     "shape of floats": (changed("wind", shape=[2.0]), "shape must be [n] or [n, 1]"),
     "shape true": (changed("wind", shape=[True]), "shape must be [n] or [n, 1]"),
@@ -123,26 +92,13 @@ WRONG: dict[str, tuple[bytes, str]] = {
         changed("passengers", data=[1, 2.5]),
         "(passengers).data[1] must be a whole number",
     ),
-    "2^70 as integer": (
-        changed("passengers", data=[1, 2]).replace(b"[1,2]", b"[1,1180591620717411303424]"),
-        "whole",
-    ),
     "2^63 as INT64": (changed("passengers", data=[1, 2**63]), "(passengers).data[1] must fit into INT64"),
     "2^31 as INT32": (changed("passengers", datatype="INT32", data=[1, 2**31]), "must fit into INT32"),
-    "beyond float32": (changed("wind", data=[1.0, 1e39]), "(wind).data[1] must be a finite number within"),
     "null where required": (changed("line", data=["north", None]), "(line).data[1] must be a text"),
     "object as value": (changed("line", data=["north", {}]), "(line).data[1] must be a text"),
-    "text of 1,001": (
-        changed("line", data=["north", "x" * 1001]),
-        "(line).data[1] must be a text of at most 1,000",
-    ),
     "no time": (
         changed("departs_at", data=["2024-02-01T10:00:00Z", "soon"]),
         "(departs_at).data[1] must be an ISO 8601",
-    ),
-    "30 February": (
-        changed("departs_at", data=["2024-02-30T10:00:00Z"] * 2),
-        "(departs_at).data[0] must be an ISO",
     ),
     "epoch": (
         changed("departs_at", data=[1706781600, 1706781600]),
@@ -150,18 +106,8 @@ WRONG: dict[str, tuple[bytes, str]] = {
     ),
     "year 1": (changed("departs_at", data=["0001-01-01T00:00:00+14:00"] * 2), "from 1900 to 2199"),
     "year 9999": (changed("departs_at", data=["9999-12-31T23:59:59-14:00"] * 2), "from 1900 to 2199"),
-    "no rows": (
-        orjson.dumps({"inputs": [{**t, "shape": [0], "data": []} for t in GOOD["inputs"]]}),
-        "at least one row",
-    ),
 }
 ANSWERED = {
-    "unseen category": changed("line", data=["never seen", ""]),
-    "formula, html, crlf": changed("line", data=["=cmd()", "<script>\r\n\t\x00"]),
-    "out of range": changed("wind", data=[-1e30, 3e38]),
-    "wrong unit": changed("passengers", data=[10**9, -5]),
-    "long ago": changed("departs_at", data=["1900-01-01", "2199-12-31T23:59:59"]),
-    "other time zone": changed("departs_at", data=["2024-02-01T10:00:00+05:30", "20240201T100000Z"]),
     "missing values": changed("wind", data=[None, None]),
     "integers as numbers": changed("wind", data=[1, 2]),
 }
@@ -177,10 +123,10 @@ def server(trained_ferry: Ferry, tmp_path_factory: pytest.TempPathFactory) -> It
         assert "Traceback" not in started.errors
 
 
-@pytest.mark.parametrize("case", [*NOT_JSON, *WRONG])
+@pytest.mark.parametrize("case", WRONG)
 def test_malformed_request_is_refused(server: Server, case: str) -> None:
     """Each fault is a 400 whose message names the field, the row, and what would be right."""
-    body, expected = (NOT_JSON | WRONG)[case]
+    body, expected = WRONG[case]
     answer = server.post("/v2/models/ferry/infer", body)
     assert answer.status == 400
     assert list(answer.content) == ["error"]
@@ -271,19 +217,6 @@ def test_other_paths_and_methods(server: Server, method: str, path: str, status:
         answer = connection.getresponse()
         assert answer.status == status
         assert "error" in orjson.loads(answer.read())
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"content-type": "text/plain"},
-        {"content-type": "application/x-www-form-urlencoded"},
-        {"content_encoding": "gzip"},
-    ],
-)
-def test_other_content_is_refused(server: Server, headers: dict[str, str]) -> None:
-    """Forms that a browser sends unasked, and compressed bodies, are a 415."""
-    assert server.post("/v2/models/ferry/infer", TEXT, **headers).status == 415
 
 
 def test_huge_body_is_refused_and_not_kept(server: Server) -> None:

@@ -12,17 +12,11 @@ from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from tests.local.serving.conftest import INPUTS, Ferry, Server, wait_for
-from tests.local.serving.protocols import OK, PROTOCOLS, Column, send
+from tests.local.serving.conftest import Ferry, Server, wait_for
+from tests.local.serving.protocols import COLUMNS, OK, PROTOCOLS, send
 from tests.local.serving.test_grpc import ROWS, Calls
 from tests.local.serving.test_process import refused
 
-COLUMNS = [
-    Column(
-        name, {"wind": "FP64", "passengers": "INT64", "holiday": "BOOL"}.get(name, "BYTES"), [ROWS[0][name]]
-    )
-    for name in INPUTS
-]
 ROOTS = {
     "v2 json": "POST /v2/models/{model}/infer",
     "v2 binary": "POST /v2/models/{model}/infer",
