@@ -12,7 +12,7 @@ import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -132,22 +132,21 @@ def parse_contract(text: str, path: Path) -> LoadedContract:
         ContractError: with every problem, if the contract is wrong.
     """
     try:
-        tree = _read_yaml(text)
-        lines = dict(_key_lines(tree, ()))
-        values = _plain(tree)
-        empty = list(_keys_without_value(values, ()))
+        read = _read(text)
     except _MalformedError as error:
         raise ContractError(_shown(path), [Problem("", str(error), error.line)]) from None
     try:
-        contract = Contract.model_validate(values)
+        contract = Contract.model_validate(read.values)
     except ValidationError as error:
-        wrong = [_problem(details, lines) for details in error.errors(include_url=False)]
-        unlike = [problem for problem in wrong if problem.place not in dict(empty)]
-        without_value = [Problem(place, message, _line_of(place, lines)) for place, message in empty]
+        wrong = [_problem(details, read.lines) for details in error.errors(include_url=False)]
+        unlike = [problem for problem in wrong if problem.place not in dict(read.empty)]
+        without_value = [
+            Problem(place, message, _line_of(place, read.lines)) for place, message in read.empty
+        ]
         remedy = "See docs/reference/contract.md."
         raise ContractError(_shown(path), [*without_value, *unlike], remedy=remedy) from None
-    loaded = LoadedContract(contract, path, text, lines)
-    if problems := [*empty, *cross_checks(contract), *_name_matches_folder(contract, path)]:
+    loaded = LoadedContract(contract, path, text, read.lines)
+    if problems := [*read.empty, *cross_checks(contract), *_name_matches_folder(contract, path)]:
         raise loaded.error(problems)
     return loaded
 
@@ -172,6 +171,29 @@ class _MalformedError(Exception):
     def __init__(self, message: str, line: int | None = None) -> None:
         super().__init__(message)
         self.line = line
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What a text says, before anybody looks whether it is a contract.
+
+    Attributes:
+        values: Its keys and values, as Python's own types.
+        lines: Line (from 1) of each key, by dotted path.
+        empty: The keys without a value, by dotted path, each with a message.
+    """
+
+    values: dict[str, Any]
+    lines: dict[str, int]
+    empty: list[tuple[str, str]]
+
+
+@lru_cache(maxsize=16)
+def _read(text: str) -> _Read:
+    """Read a text once: it takes tens of milliseconds, and every bundle that is opened has its contract's."""
+    tree = _read_yaml(text)
+    values = _plain(tree)
+    return _Read(values, dict(_key_lines(tree, ())), list(_keys_without_value(values, ())))
 
 
 def _read_yaml(text: str) -> CommentedMap:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -188,8 +189,7 @@ def _resolved(address: str) -> str:
 
 def _read(path: Path) -> EnvironmentFolder:
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_bytes().decode())
-        rules = EnvironmentFile.model_validate(content)
+        rules = _rules(path.read_bytes().decode())
     except (YAMLError, UnicodeDecodeError) as error:
         raise ContractError(str(path), [Problem("", f"is not valid YAML: {error}.")]) from None
     except ValidationError as error:
@@ -205,3 +205,9 @@ def _read(path: Path) -> EnvironmentFolder:
         )
         raise ContractError(str(path), [problem])
     return EnvironmentFolder(rules, path.parent)
+
+
+@lru_cache(maxsize=64)
+def _rules(text: str) -> EnvironmentFile:
+    """Read a text once: a command opens an environment several times, and all of them each time."""
+    return EnvironmentFile.model_validate(YAML(typ="safe", pure=True).load(text))
