@@ -30,6 +30,7 @@ from ruamel.yaml.events import (
     NodeEvent,
     ScalarEvent,
 )
+from ruamel.yaml.parser import RoundTripParser
 
 from seatrial.contract.cross_checks import cross_checks
 from seatrial.contract.schema import Contract
@@ -196,16 +197,26 @@ def _read(text: str) -> _Read:
     return _Read(values, dict(_key_lines(tree, ())), list(_keys_without_value(values, ())))
 
 
+class _StrictParser(RoundTripParser):
+    """A parser that stops where the text has something that a contract may not have."""
+
+    depth = 0
+
+    def get_event(self) -> Event:
+        event: Event = super().get_event()
+        self.depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        if self.depth > MAXIMUM_DEPTH:  # The parser's time grows with its square.
+            raise _MalformedError("is nested too deeply.", event.start_mark.line + 1)
+        if forbidden := _forbidden(event):
+            raise _MalformedError(f"{forbidden} not allowed.", event.start_mark.line + 1)
+        return event
+
+
 def _read_yaml(text: str) -> CommentedMap:
+    yaml = YAML(typ="rt", pure=True)
+    yaml.Parser = _StrictParser
     try:
-        depth = 0
-        for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            if depth > MAXIMUM_DEPTH:  # The parser's time grows with its square.
-                raise _MalformedError("is nested too deeply.", event.start_mark.line + 1)
-            if forbidden := _forbidden(event):
-                raise _MalformedError(f"{forbidden} not allowed.", event.start_mark.line + 1)
-        tree = YAML(typ="rt", pure=True).load(io.StringIO(text))
+        tree = yaml.load(io.StringIO(text))
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise _MalformedError(
