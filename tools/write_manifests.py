@@ -45,7 +45,7 @@ def main() -> int:
 def render(values: Path) -> str:
     """Return the objects of a model in an environment, as YAML."""
     model, environment = values.parent.name, values.parent.parent.name
-    follows = is_automatic(values.parent.parent)
+    follows = follows_record(values.parent.parent)
     arguments = ["--set", f"model={model},environment={environment}", "--values", str(values)]
     arguments += [] if follows else ["--set-string", f"digest={NO_BUNDLE}"]
     done = subprocess.run(  # noqa: S603 -- the arguments are ours
@@ -66,9 +66,13 @@ def render(values: Path) -> str:
     return HEAD + text.replace("managed-by: Helm", "managed-by: kustomize")
 
 
-def is_automatic(folder: Path) -> bool:
-    """Return whether training puts a bundle into an environment: its servers follow the pointer."""
-    return "after" not in YAML(typ="safe").load(folder / "environment.yaml")
+def follows_record(folder: Path) -> bool:
+    """Return whether servers follow the environment's record, and are not given a bundle by its digest.
+
+    So it is where training puts a bundle there by itself, and where bundles are rolled out step by step.
+    """
+    rules = YAML(typ="safe").load(folder / "environment.yaml")
+    return "after" not in rules or "rollout" in rules
 
 
 if __name__ == "__main__":

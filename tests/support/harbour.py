@@ -22,7 +22,7 @@ from seatrial.delivery.proposal import Proposal, propose
 from seatrial.delivery.reconcile import Reconciled, reconcile
 from seatrial.promotion import promote, read_pointer
 from seatrial.promotion.approvals import Approval, approve, gates_record
-from seatrial.promotion.environment import open_environment
+from seatrial.promotion.environment import FILE, open_environment
 from seatrial.promotion.pointer import pointer_log
 from seatrial.sources import ingest
 from seatrial.workspace import Workspace
@@ -94,6 +94,11 @@ class Harbour:
         for person in persons:
             self.approve(to, person, proposal.digest)
         return reconcile(to)
+
+    def rules(self, environment: str, text: str) -> None:
+        """Let an environment's file say something more, as YAML, or something else than before."""
+        path = self.root / "manifests/environments" / environment / FILE
+        path.write_text(path.read_text().partition("demands:")[0] + text)
 
     def git(self, *arguments: str) -> str:
         """Run git in the repository."""

@@ -7,11 +7,13 @@ the last is killed after, too. Another child then audits what is there, gives th
 and audits once more. One JSON line a kill is printed.
 """
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,18 @@ import obstore
 from seatrial.delivery.audit import audit
 from seatrial.delivery.reconcile import reconcile
 from seatrial.delivery.rollback import roll_back
-from seatrial.errors import UsageError
-from seatrial.promotion.pointer import is_move, pointer_log
+from seatrial.delivery.rollout import advance, tell_git_of_roll_backs
+from seatrial.errors import PointerMovedError, UsageError
+from seatrial.feedback.ids import new_ids
+from seatrial.feedback.rows import COMPARISONS_TABLE, ComparisonRecord, read_rows
+from seatrial.feedback.shipping import feedback_tables
+from seatrial.promotion.pointer import STAGE, Stage, is_move, pointer_log, read_pointer
+from seatrial.workspace import Workspace
 from support.harbour import MODEL, Harbour
 from support.killed_work import forked, killing
+
+ROWS = 20
+"""Rows that a guard is judged by."""
 
 
 def deliver(harbour: Harbour) -> None:
@@ -48,7 +58,63 @@ def return_(harbour: Harbour) -> None:
         harbour.merge(back.branch.name)
 
 
-JOBS: dict[str, Callable[[Harbour], None]] = {"deliver": deliver, "return": return_}
+def roll_out(harbour: Harbour) -> None:
+    """Roll what ``test`` serves out in staging, with a candidate that says what the other does."""
+    proposal = harbour.propose("staging")
+    if proposal.branch is not None:
+        harbour.merge(proposal.branch.name)
+    reconcile("staging")
+    while (stage := read_pointer(harbour.workspace("staging"), "staging", MODEL).stage) is not None:
+        record_comparisons(harbour.workspace("staging"), stage, failed=False)
+        time.sleep(1)  # The shortest step that a rule may ask for.
+        advance("staging")
+
+
+def take_back(harbour: Harbour) -> None:
+    """Begin the same with a candidate that fails, which its guard takes back; git is told and merged."""
+    tell_git_of_roll_backs("staging")
+    with contextlib.suppress(PointerMovedError):  # It was taken back already, and git does not say so yet.
+        reconcile("staging")
+    stage = read_pointer(harbour.workspace("staging"), "staging", MODEL).stage
+    if stage is not None:
+        record_comparisons(harbour.workspace("staging"), stage, failed=True)
+        advance("staging")
+    for branch in harbour.git("branch", "--list", "--format=%(refname:short)", "rollback/*").splitlines():
+        harbour.merge(branch)
+    reconcile("staging")
+
+
+def record_comparisons(workspace: Workspace, stage: Stage, *, failed: bool) -> None:
+    """Record what a server would of so many rows of a step."""
+    ids, count = new_ids(ROWS), ROWS
+    said: tuple[list[float] | None, list[bool] | None] = (
+        (None, None) if failed else ([0.3] * count, [False] * count)
+    )
+    record = ComparisonRecord(
+        prediction_id=ids,
+        compared_at=time.time_ns() // 1_000,
+        stage=stage.number,
+        bundle="served",
+        candidate=stage.digest,
+        probability=[0.3] * count,
+        candidate_probability=said[0],
+        flagged=[False] * count,
+        candidate_flagged=said[1],
+        microseconds=200,
+        candidate_microseconds=200,
+        error="ValueError" if failed else None,
+    )
+    frame = read_rows([record.to_bytes()]).comparisons
+    tables = feedback_tables(workspace, MODEL)
+    tables.append(COMPARISONS_TABLE, frame, stream=f"test-{ids[0]}", position=1, facts={"source": "test"})
+
+
+JOBS: dict[str, Callable[[Harbour], None]] = {
+    "deliver": deliver,
+    "return": return_,
+    "roll out": roll_out,
+    "take back": take_back,
+}
 
 
 def kill_at_call(number: int, when: str) -> None:
@@ -66,6 +132,7 @@ def look(harbour: Harbour) -> dict[str, Any]:
         found[name] = {
             "serves": harbour.served(name),
             "moves": sum(is_move(record.content) for record in records),
+            "weights": [r.content["weight"] for r in records if r.content["kind"] == STAGE],
             "findings": sorted({finding.what for finding in audit(name).findings}),
         }
     return found

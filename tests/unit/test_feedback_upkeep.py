@@ -19,12 +19,12 @@ from seatrial.errors import FeedbackError, StoreError, UsageError
 from seatrial.feedback import FeedbackLog, count_outcomes, join_outcomes, read_predictions, upkeep
 from seatrial.feedback.concealing import Concealer
 from seatrial.feedback.ids import first_id_at, new_id
-from seatrial.feedback.joining import labelled_data, read_outcomes
-from seatrial.feedback.rows import STATISTICS, PredictionRecord, read_rows
+from seatrial.feedback.joining import labelled_data, read_comparisons, read_outcomes
+from seatrial.feedback.rows import STATISTICS, TABLES, PredictionRecord, read_rows
 from seatrial.feedback.shipping import feedback_tables, ship
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
-from support.feedback_records import NOW, outcome, prediction
+from support.feedback_records import NOW, comparison, outcome, prediction
 from support.small_model import write_model
 
 DAY = 86_400_000_000
@@ -75,7 +75,8 @@ def visit(name: str, *, shop: str = "AA", amount: float | None = 1.5) -> bytes:
 def put(tables: Tables, *records: bytes, position: int = 1, stream: str = "s") -> None:
     """Put records into the tables, as a shipper does."""
     log_rows = read_rows(records)
-    for table, frame in (("predictions", log_rows.predictions), ("outcomes", log_rows.outcomes)):
+    for table in TABLES:
+        frame = log_rows.of(table)
         if frame.height:
             tables.append(
                 table, frame, stream=stream, position=position, facts={}, statistics=STATISTICS[table]
@@ -104,12 +105,13 @@ def test_compacting_keeps_every_row_and_what_is_read_still(
     assert [(one.table, one.files_before, one.files_after, one.deleted_files) for one in found] == [
         ("predictions", 12, 1, 0),
         ("outcomes", 12, 1, 0),
+        ("comparisons", 0, 0, 0),
     ]
     assert read_predictions(workspace, "visits")["prediction_id"].to_list() == sorted(names)
     assert tables.position("predictions", "s") == 12
     assert tables.read("predictions", before.version()).collect().height == 12
     again = upkeep.compact(workspace, contract)
-    assert [(one.files_before, one.files_after) for one in again] == [(1, 1), (1, 1)]
+    assert [(one.files_before, one.files_after) for one in again] == [(1, 1), (1, 1), (0, 0)]
 
 
 def test_compacting_deletes_what_nobody_reads_any_more(
@@ -133,7 +135,7 @@ def test_compacting_deletes_what_nobody_reads_any_more(
 
 def test_a_model_without_feedback_has_nothing_to_keep(workspace: Workspace, contract: Contract) -> None:
     """Before anything was served, all commands do nothing."""
-    assert [one.files_after for one in upkeep.compact(workspace, contract)] == [0, 0]
+    assert [one.files_after for one in upkeep.compact(workspace, contract)] == [0, 0, 0]
     kept = contract.model_copy(update={"feedback": Feedback(retention=timedelta(days=1))})
     assert upkeep.retain(workspace, kept, now=datetime.now(UTC)) == upkeep.Deleted(0, 0, 0)
     assert upkeep.erase(workspace, "visits", {new_id()}) == upkeep.Deleted(0, 0, 0)
@@ -154,6 +156,7 @@ def test_retention_deletes_what_is_older(workspace: Workspace, tables: Tables, c
         *(prediction(name) for name in (*old, *young)),
         *(outcome(name, 1.0, received_at=late) for name in (old[0], *young)),
         outcome(made_up, 1.0, received_at=early),
+        comparison(*old, *young),
     )
     with pytest.raises(UsageError, match="does not say how long"):
         upkeep.retain(workspace, contract, now=now)
@@ -161,6 +164,7 @@ def test_retention_deletes_what_is_older(workspace: Workspace, tables: Tables, c
     assert upkeep.retain(workspace, kept, now=now) == upkeep.Deleted(2, 2, 0)
     assert read_predictions(workspace, "visits")["prediction_id"].to_list() == young
     assert sorted(read_outcomes(workspace, "visits").collect()["prediction_id"]) == young
+    assert sorted(read_comparisons(workspace, "visits").collect()["prediction_id"]) == young
     assert upkeep.retain(workspace, kept, now=now) == upkeep.Deleted(0, 0, 0)
     counts = count_outcomes(workspace, "visits")
     assert (counts.predictions, counts.joined, counts.unknown) == (2, 2, 0)
@@ -173,7 +177,7 @@ def test_erasing_reaches_every_version_and_the_tables_log(workspace: Workspace, 
     for shop, ids in names.items():
         for name in ids:
             position += 1
-            put(tables, visit(name, shop=shop), outcome(name, 1.0), position=position)
+            put(tables, visit(name, shop=shop), outcome(name, 1.0), comparison(name), position=position)
     table = tables.open("predictions")
     assert table is not None
     table.optimize.compact()
@@ -184,7 +188,8 @@ def test_erasing_reaches_every_version_and_the_tables_log(workspace: Workspace, 
     erased = upkeep.erase(workspace, "visits", set(names["zz-secret"]))
 
     assert (erased.predictions, erased.outcomes) == (3, 3)
-    assert erased.files >= 4 + 3
+    assert erased.files >= 4 + 3 + 3
+    assert sorted(read_comparisons(workspace, "visits").collect()["prediction_id"]) == sorted(names["AA"])
     assert len(read_predictions(workspace, "visits")) == 4
     assert not [path for path in data_files(workspace) if "secret" in str(pl.read_parquet(path).rows())]
     assert not [

@@ -1,15 +1,21 @@
-"""``seatrial promote``, ``approve``, ``reconcile`` and ``rollback``: a bundle into an environment, and back."""
+"""A bundle into an environment, and back: ``promote``, ``approve``, ``reconcile``, ``rollout`` and ``rollback``."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
 
 from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
 from seatrial.errors import ApprovalError, UsageError
+
+if TYPE_CHECKING:
+    from seatrial.delivery.reconcile import Reconciled
+    from seatrial.delivery.rollout import RollOutState
 
 KEY_VARIABLE = "SEATRIAL_APPROVER_KEY"
 EnvironmentName = Annotated[
@@ -173,33 +179,121 @@ def reconcile(
         typer.Option(help="Only this model; may be given more than once.", show_default=False),
     ] = None,
     context: Context = "",
+    wait: Annotated[
+        bool,
+        typer.Option(
+            "--wait", help="Go on until nothing is rolled out any more. Exits with 9 if one went back."
+        ),
+    ] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks at the guards.", min=0.1)] = 5.0,
     as_json: Json = False,
 ) -> None:
     """Make an environment what git says: the one step that follows a merge, and finishes what was killed.
 
     All that a move rests on is checked once more: the bundle in the environment's own store, what its
-    gates found, who approved. Run again, it changes nothing.
+    gates found, who approved. Run again, it changes nothing. Where the environment rolls bundles out, it
+    begins that, and leads it on by a step, or back, as the guards say.
 
     Example: `seatrial reconcile staging`
     """
     from seatrial.delivery.apply import apply_manifests
     from seatrial.delivery.reconcile import reconcile as run
+    from seatrial.delivery.rollout import advance, tell_git_of_roll_backs
     from seatrial.promotion.environment import open_environment
 
+    tell_git_of_roll_backs(environment, models=model)
     done = run(environment, models=model)
     applied = apply_manifests(open_environment(environment), context) if context else ""
+    states = advance(environment, models=model)
     if as_json:
         print_json(done)
-        return
+    else:
+        _show_reconciled(environment, done, applied)
+        for state in states:
+            _show_roll_out(environment, state)
+    _lead_to_the_end(environment, model, states, every if wait else None)
+
+
+def _show_reconciled(environment: str, done: list[Reconciled], applied: str) -> None:
     for one in done:
-        console.print(
-            f"[green]✓[/] {environment} serves {one.digest[:12]} of {one.model} "
-            f"(generation {one.generation}): {one.state}."
-        )
+        if one.stage is not None:
+            said = f"tries {one.digest[:12]} of {one.model} ({one.stage})"
+        else:
+            said = f"serves {one.digest[:12]} of {one.model} (generation {one.generation}): {one.state}."
+        console.print(f"[green]✓[/] {environment} {said}")
     if not done:
         console.print(f"Git names no bundle for {environment}.")
     if applied:
         console.print(applied.rstrip(), markup=False)
+
+
+def _show_roll_out(environment: str, state: RollOutState) -> None:
+    mark = "[bold red]✗[/]" if state.state == "rolled back" else "[green]✓[/]"
+    step = f"canary of {state.weight}%" if state.weight else "shadow"
+    console.print(
+        f"{mark} {environment} {state.model} {state.candidate[:12]} ({step}, {state.judged.rows:,} rows): "
+        f"{state.state}.",
+        Text(state.why),
+        soft_wrap=True,
+    )
+
+
+def _lead_to_the_end(
+    environment: str, models: list[str] | None, states: list[RollOutState], every: float | None
+) -> None:
+    """Lead roll-outs on until there is none, if ``every`` says so, and refuse those that went back."""
+    import time
+
+    from seatrial.delivery.rollout import advance
+    from seatrial.errors import GateError
+
+    back = [state for state in states if state.state == "rolled back"]
+    said: dict[str, tuple[int, str]] = {}
+    while every is not None and states:
+        time.sleep(every)
+        states = advance(environment, models=models)
+        back += [state for state in states if state.state == "rolled back"]
+        for state in states:
+            if said.get(state.model) != (state.weight, state.state) or state.state != "rolling out":
+                said[state.model] = (state.weight, state.state)
+                _show_roll_out(environment, state)
+    if back:
+        raise GateError(
+            "; ".join(f"{one.model} {one.candidate[:12]} was rolled back: {one.why}" for one in back),
+            remedy="Git is told on a branch: merge it. See: seatrial history MODEL",
+        )
+
+
+@app.command()
+def rollout(model: Model, env: Where, as_json: Json = False) -> None:
+    """Show where the roll-out of a model stands: which step, what the guards found, and what it waits for.
+
+    Nothing is changed by this: `seatrial reconcile` leads a roll-out on.
+
+    Example: `seatrial rollout flights --env production`
+    """
+    from seatrial.delivery.rollout import look
+
+    state = look(_model_name(model), env)
+    if as_json:
+        print_json(state)
+        return
+    if state is None:
+        console.print(f"Nothing is rolled out in {env}.")
+        return
+    step = f"answers {state.weight}% of the requests" if state.weight else "is in the shadow"
+    console.print(
+        f"{env} serves {state.serving[:12]} of {state.model}. {state.candidate[:12]} {step} since {state.since}, "
+        f"and was asked {state.judged.rows:,} rows: {state.why}."
+    )
+    shown = Table("guard", "verdict", "value", "bound", "what")
+    for verdict in state.judged.verdicts:
+        cells = (verdict.check, verdict.outcome, f"{verdict.value:.4g}" if verdict.value is not None else "-")
+        shown.add_row(*(Text(str(cell)) for cell in (*cells, f"{verdict.bound:.4g}", verdict.message)))
+    for waiting in state.judged.waiting:
+        guard, _, what = waiting.partition(": ")
+        shown.add_row(guard, "", "", "", Text(f"waits: {what}"))
+    console.print(shown)
 
 
 @app.command()

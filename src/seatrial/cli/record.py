@@ -30,7 +30,7 @@ def history(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show all that was done about a model in the environments: gates, approvals, promotions, roll-backs.
+    """Show all that was done about a model in the environments: gates, approvals, stages, promotions, roll-backs.
 
     Example: `seatrial history flights --env production`
     """
@@ -58,6 +58,8 @@ def history(
 
 
 def _why(said: dict[str, Any]) -> str:
+    if said["kind"] == "stage":
+        return f"canary of {said['weight']}%" if said["weight"] else "shadow"
     if said["kind"] != "gates":
         return str(said.get("reason") or said.get("comment") or "")
     outcomes = [f"{verdict['check']} {verdict['outcome']}" for verdict in said.get("verdicts", [])]

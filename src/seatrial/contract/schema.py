@@ -456,6 +456,33 @@ class Triggers(Section):
     )
 
 
+class Guards(Section):
+    """What a candidate must keep to while it is rolled out, judged by what servers recorded in each step."""
+
+    maximum_error_share: Share = Field(
+        0.01, description="Largest share of the rows that it was asked and did not answer, or not in time."
+    )
+    minimum_agreement: Share = Field(
+        0.9,
+        description="Smallest share of the rows that both bundles were asked, and that both flag or neither.",
+    )
+    maximum_latency_ratio: float = Field(
+        3.0,
+        gt=0,
+        description="Largest ratio of both bundles' 99th percentiles of processor time for the same rows.",
+    )
+    maximum_probability_shift: Share = Field(
+        0.05,
+        description="Largest Wasserstein distance between the probabilities that both gave to the same rows.",
+    )
+    maximum_quality_drop: Share | None = Field(
+        None,
+        description="Largest fall of live ROC AUC below that of the bundle that serves, on the same rows. Only where "
+        "outcomes arrive within the roll-out: it waits for `minimum_outcomes`.",
+    )
+    minimum_outcomes: int = Field(500, ge=1, description="Fewest outcomes by which quality is judged.")
+
+
 class Environment(Section):
     """One place that serves."""
 
@@ -473,6 +500,9 @@ class Environment(Section):
         description="How long a run that passed its gates waits there for a person's answer, `seatrial approve RUN`; "
         "no answer is a no. Only with `promotion: manual` and no `approvals`, which want a signature. Without it a run "
         "does not ask.",
+    )
+    guards: Guards | None = Field(
+        None, description="Bounds for this model's roll-outs there, instead of the environment's own."
     )
 
     @model_validator(mode="after")
@@ -519,7 +549,10 @@ class Contract(Section):
     )
     triggers: Triggers = Field(Triggers(new_rows=None, every=None), description="What starts a retraining.")
     environments: dict[Name, Environment] = Field(
-        {name: Environment(promotion="automatic", approvals=0, ask_for=None) for name in ("local", "test")},
+        {
+            name: Environment(promotion="automatic", approvals=0, ask_for=None, guards=None)
+            for name in ("local", "test")
+        },
         min_length=1,
         description="Where the model is served.",
     )

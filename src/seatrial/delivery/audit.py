@@ -31,7 +31,15 @@ from seatrial.delivery.reconcile import move_to
 from seatrial.errors import BundleError, SeatrialError, UsageError
 from seatrial.promotion.approvals import check_approvals
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
-from seatrial.promotion.pointer import PROMOTION, ROLL_BACK, is_move, pointer_log, read_pointer
+from seatrial.promotion.pointer import (
+    PROMOTION,
+    ROLL_BACK,
+    STAGE,
+    is_move,
+    is_step,
+    pointer_log,
+    read_pointer,
+)
 from seatrial.record_log import Record, RecordLog
 from seatrial.workspace import Workspace
 
@@ -117,10 +125,10 @@ def audit(
 
 
 def _moves(case: _Case) -> Iterator[Finding]:
-    """Check every bundle that was served, and that what wanted approvals had them."""
+    """Check every bundle that was served or tried, and that what wanted approvals had them."""
     records, trust = case.log.all(), case.environment.open_trust_root()
     loaded: dict[str, Bundle | None] = {}
-    for record in (record for record in records if is_move(record.content)):
+    for record in (record for record in records if is_step(record.content)):
         digest = str(record.content.get("digest"))
         if digest not in loaded:
             try:
@@ -128,12 +136,22 @@ def _moves(case: _Case) -> Iterator[Finding]:
             except BundleError as error:
                 loaded[digest] = None
                 yield case.finding("bundle", f"{error.message} Record {record.number} served it.")
+        if record.content.get("kind") == STAGE:
+            yield from _stage(case, records, record)
         bundle = loaded[digest]
         promoted = {r.content["digest"] for r in records if r.number < record.number and is_move(r.content)}
         if record.content.get("kind") == ROLL_BACK and digest not in promoted:
             yield case.finding("record", f"Move {record.number} rolls back to what was never served before.")
-        if bundle is not None and record.content.get("kind", PROMOTION) == PROMOTION:
+        if bundle is not None and record.content.get("kind", PROMOTION) != ROLL_BACK:
             yield from _approvals(case, records, record, bundle)
+
+
+def _stage(case: _Case, records: list[Record], record: Record) -> Iterator[Finding]:
+    """Check that a stage says of the move that it follows what that says: servers believe it."""
+    moves = [earlier for earlier in records if earlier.number < record.number and is_move(earlier.content)]
+    said = (record.content.get("follows"), record.content.get("previous"))
+    if not moves or said != (moves[-1].number, moves[-1].content["digest"]):
+        yield case.finding("record", f"Stage {record.number} follows another move than the one before it.")
 
 
 def _approvals(case: _Case, records: list[Record], record: Record, bundle: Bundle) -> Iterator[Finding]:
@@ -160,10 +178,16 @@ def _git(case: _Case) -> Iterator[Finding]:
         declared = read_declared(case.environment, case.model)
         if declared is None:
             return
-        if move_to(case.log.all(), declared, case.environment.name, case.model) is None:
+        made = move_to(case.log.all(), declared, case.environment.name, case.model) is not None
+        if not made and declared.digest != _tried(case):
             yield case.finding("git", _not_made(case, declared))
     except SeatrialError as error:
         yield case.finding("git", error.message)
+
+
+def _tried(case: _Case) -> str | None:
+    stage = read_pointer(case.workspace, case.environment.name, case.model).stage
+    return stage.digest if stage else None
 
 
 def _not_made(case: _Case, declared: Declared) -> str:
@@ -222,7 +246,8 @@ def _deployment(case: _Case, context: str) -> Iterator[Finding]:
         return
     deployment = orjson.loads(said)
     places = dict(_bundles_in(deployment))
-    wrong = {place: digest for place, digest in places.items() if digest != wanted}
+    # While a bundle is rolled out, git names it already, and servers follow the record.
+    wrong = {place: digest for place, digest in places.items() if digest not in (wanted, _tried(case))}
     if wrong or not places:
         shown = ", ".join(f"{place} {str(digest)[:_SHOWN]}" for place, digest in wrong.items()) or "nothing"
         yield case.finding(

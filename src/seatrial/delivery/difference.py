@@ -57,7 +57,7 @@ def describe(
         "",
         f"- `{environment.folder.name}/{model}/bundle.yaml` names bundle `{bundle.digest}`.",
         f"- The Deployment `{object_name(model)}` replaces its pods one by one; one goes only when another is ready.",
-        "- A server that follows the environment's pointer takes the bundle without a restart.",
+        *_coming(environment, serving),
         f"- Back again: `seatrial rollback {model} --env {environment.name}`.",
         "",
     ]
@@ -66,6 +66,18 @@ def describe(
         said = f"seatrial approve {model} --env {environment.name}"
         lines += [f"It is not served before {persons}: `{said}`.", ""]
     return "\n".join(lines)
+
+
+def _coming(environment: EnvironmentFolder, serving: Bundle | None) -> Iterator[str]:
+    rules = environment.rules.rollout
+    if rules is None or serving is None:
+        yield "- A server that follows the environment's pointer takes the bundle without a restart."
+        return
+    steps = ", ".join(f"{weight}%" if weight else "shadow" for weight in rules.steps)
+    yield (
+        f"- Servers try it step by step ({steps}, then all requests), each step for {rules.minimum_time} and "
+        f"{rules.minimum_rows:,} rows at least; a guard that trips takes it back."
+    )
 
 
 def _name(bundle: Bundle | None) -> str:

@@ -4,6 +4,9 @@ The move itself is one append to the record, after everything that it rests on w
 the bundle in the environment's own store, what its gates found, who approved. Run again, it finds
 the move made and does only what is left, such as telling Kubernetes. A change in git that follows
 another move than the newest is refused: somebody moved in the meantime (threats: P5).
+
+Where the environment rolls bundles out, it is not the move that is made but the first step towards it;
+:mod:`seatrial.delivery.rollout` makes those that follow.
 """
 
 from __future__ import annotations
@@ -20,12 +23,21 @@ from seatrial.delivery.proposal import approvals_needed, refuse_failed
 from seatrial.errors import GateError, PointerMovedError
 from seatrial.promotion.approvals import check_approvals, gates_record
 from seatrial.promotion.environment import Demands, EnvironmentFolder, open_environment
-from seatrial.promotion.pointer import PROMOTION, is_move, move, pointer_log, read_pointer, refuse_ungated
+from seatrial.promotion.pointer import (
+    PROMOTION,
+    Stage,
+    begin_stage,
+    is_move,
+    move,
+    pointer_log,
+    read_pointer,
+    refuse_ungated,
+)
 from seatrial.record_log import Record
 from seatrial.verdicts import Verdict
 from seatrial.workspace import Workspace
 
-State = Literal["moved", "in step"]
+State = Literal["moved", "in step", "rolling out"]
 _SHOWN = 12
 
 
@@ -35,15 +47,18 @@ class Reconciled:
 
     Attributes:
         model: The model's name.
-        state: ``moved``: it is served since now; ``in step``: it was already.
-        digest: The bundle that is served.
+        state: ``moved``: it is served since now; ``in step``: it was already; ``rolling out``: it is tried
+            beside the one that serves.
+        digest: The bundle that git names.
         generation: The pointer's generation.
+        stage: Where its roll-out stands; None where it is served.
     """
 
     model: str
     state: State
     digest: str
     generation: int
+    stage: Stage | None = None
 
 
 def reconcile(name: str, *, models: list[str] | None = None) -> list[Reconciled]:
@@ -77,13 +92,34 @@ def _reconcile_one(
     made = move_to(records, declared, environment.name, model)
     if made is not None:
         return Reconciled(model, "in step", declared.digest, made.number)
+    expected = read_pointer(workspace, environment.name, model)
+    if expected.stage is not None and expected.stage.digest == declared.digest and environment.rules.rollout:
+        return Reconciled(model, "rolling out", declared.digest, expected.generation, expected.stage)
     bundle = load_bundle(workspace, declared.digest, environment.open_trust_root())
     content = check_move(environment, records, bundle, declared, at=datetime.now(UTC))
-    expected = read_pointer(workspace, environment.name, model)
     if expected.generation != declared.follows:
         raise _stale(environment.name, model, records, declared)
+    if environment.rules.rollout is not None and expected.digest is not None:
+        refuse_other_inputs(bundle, load_bundle(workspace, expected.digest, environment.open_trust_root()))
+        weight = environment.rules.rollout.steps[0]
+        pointer = begin_stage(workspace, environment.name, model, content, weight=weight, expected=expected)
+        return Reconciled(model, "rolling out", declared.digest, pointer.generation, pointer.stage)
     pointer = move(workspace, environment.name, model, content, expected=expected)
     return Reconciled(model, "moved", declared.digest, pointer.generation)
+
+
+def refuse_other_inputs(bundle: Bundle, serving: Bundle) -> None:
+    """Refuse to roll a bundle out whose requests are not those of the one that serves.
+
+    Raises:
+        GateError: if its inputs are others: it cannot answer what the other is asked.
+    """
+    if bundle.schema.inputs != serving.schema.inputs:
+        raise GateError(
+            f"Bundle {bundle.digest[:_SHOWN]} has other inputs than {serving.digest[:_SHOWN]}, which serves: it cannot "
+            "be tried with the same requests.",
+            remedy="Take `rollout` out of environment.yaml for this one move.",
+        )
 
 
 def move_to(records: list[Record], declared: Declared, environment: str, model: str) -> Record | None:

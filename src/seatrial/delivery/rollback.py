@@ -4,13 +4,15 @@ A roll-back wants no approval and no gates: what it returns to had them. It is o
 record, and the change of git that says the same is written on a branch and into the files that
 `kubectl apply -k` takes. Until git is in step, nothing moves forward again by itself: what git says
 follows an older move, and is refused. A roll-back that was killed before git was told is finished by
-the same command; only then does the next one go back further.
+the same command; only then does the next one go back further. While a bundle is rolled out, the way back
+is to the one that serves: the candidate is taken back, and what is served stays.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seatrial.bundle import load_bundle
 from seatrial.bundle.store import find_bundle
@@ -18,9 +20,19 @@ from seatrial.delivery.declared import Declared, bundle_file, changed_files, rea
 from seatrial.delivery.git import Branch, repository_of, write_branch
 from seatrial.errors import BundleError, UsageError
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
-from seatrial.promotion.pointer import ROLL_BACK, is_move, move, pointer_log, previous_bundle, read_pointer
+from seatrial.promotion.pointer import (
+    ROLL_BACK,
+    Pointer,
+    is_move,
+    move,
+    pointer_log,
+    previous_bundle,
+    read_pointer,
+)
 from seatrial.record_log import Record
 
+GUARDS = "guards"
+"""Key of a record for what the guards of a roll-out found."""
 _SHOWN = 12
 
 
@@ -43,14 +55,24 @@ class RolledBack:
     files: dict[Path, bytes]
 
 
-def roll_back(model: str, name: str, *, to: str = "", reason: str) -> RolledBack:
-    """Let an environment serve the bundle that it served before.
+def roll_back(
+    model: str,
+    name: str,
+    *,
+    to: str = "",
+    reason: str,
+    guards: list[dict[str, Any]] | None = None,
+    expected: Pointer | None = None,
+) -> RolledBack:
+    """Let an environment serve the bundle that it served before, or take a candidate back.
 
     Args:
         model: The model's name.
         name: Name of the environment.
         to: Beginning of another bundle's digest that it has served; without it, the one before.
         reason: Why, for the record.
+        guards: What the guards of a roll-out found, where it is they who take the candidate back.
+        expected: What the environment served and tried when it was decided; without it, what it does now.
 
     Raises:
         UsageError: if there is none to return to, or it was never served there.
@@ -61,12 +83,16 @@ def roll_back(model: str, name: str, *, to: str = "", reason: str) -> RolledBack
     """
     environment = open_environment(name)
     workspace = environment.open_workspace()
-    expected = read_pointer(workspace, name, model)
+    expected = expected or read_pointer(workspace, name, model)
     records = pointer_log(workspace, name, model).all()
     moves = [record for record in records if is_move(record.content)]
-    if not to and (untold := _finish(environment, model, moves)) is not None:
+    tried = expected.stage.digest if expected.stage else None
+    if not to and not tried and (untold := _finish(environment, model, moves)) is not None:
         return untold
-    digest = find_bundle(workspace, to) if to else previous_bundle(records)
+    if to:
+        digest: str | None = find_bundle(workspace, to)
+    else:
+        digest = expected.digest if tried else previous_bundle(records)
     if digest is None or digest not in [record.content["digest"] for record in moves]:
         raise UsageError(
             f"{name} has not served {'another bundle' if digest is None else f'bundle {to}'} of {model} before, "
@@ -80,10 +106,34 @@ def roll_back(model: str, name: str, *, to: str = "", reason: str) -> RolledBack
             f"{name} cannot return to bundle {digest[:_SHOWN]}: {error.message}",
             remedy="Copy its files back from the store of the environment that it came from.",
         ) from None
-    content = {"kind": ROLL_BACK, "digest": digest, "previous": expected.digest, "reason": reason}
+    previous = tried or expected.digest
+    content: dict[str, Any] = {"kind": ROLL_BACK, "digest": digest, "previous": previous, "reason": reason}
+    if guards is not None:
+        content[GUARDS] = guards
     pointer = move(workspace, name, model, content, expected=expected)
     branch, files = _tell_git(environment, model, Declared(digest, expected.generation), reason)
-    return RolledBack(digest, expected.digest, pointer.generation, branch, files)
+    return RolledBack(digest, previous, pointer.generation, branch, files)
+
+
+def tell_git_if_untold(environment: EnvironmentFolder, model: str, *, by_guard: bool) -> RolledBack | None:
+    """Tell git of the newest move if it is a roll-back that was killed before it could.
+
+    Args:
+        environment: The environment.
+        model: The model's name.
+        by_guard: Whether only of one that a guard made.
+
+    Returns:
+        The roll-back; None where there is none such.
+
+    Raises:
+        StoreError: if the store failed.
+        ToolError: if git failed.
+    """
+    record = pointer_log(environment.open_workspace(), environment.name, model).newest(is_move)
+    if record is None or (by_guard and GUARDS not in record.content):
+        return None
+    return _finish(environment, model, [record])
 
 
 def _finish(environment: EnvironmentFolder, model: str, moves: list[Record]) -> RolledBack | None:

@@ -15,7 +15,14 @@ import orjson
 import polars as pl
 
 from seatrial.contract.schema import Contract
-from seatrial.feedback.rows import OUTCOMES, OUTCOMES_TABLE, PREDICTIONS, PREDICTIONS_TABLE
+from seatrial.feedback.rows import (
+    COMPARISONS,
+    COMPARISONS_TABLE,
+    OUTCOMES,
+    OUTCOMES_TABLE,
+    PREDICTIONS,
+    PREDICTIONS_TABLE,
+)
 from seatrial.feedback.shipping import feedback_tables
 from seatrial.sources import TYPES
 from seatrial.workspace import Workspace
@@ -73,6 +80,11 @@ def read_recorded(workspace: Workspace, model: str) -> pl.LazyFrame:
 def read_outcomes(workspace: Workspace, model: str) -> pl.LazyFrame:
     """Return every outcome as it arrived."""
     return _read(workspace, model, OUTCOMES_TABLE, OUTCOMES)
+
+
+def read_comparisons(workspace: Workspace, model: str) -> pl.LazyFrame:
+    """Return what candidates of roll-outs said, as it was recorded; one that was shipped twice is there twice."""
+    return _read(workspace, model, COMPARISONS_TABLE, COMPARISONS)
 
 
 def winning_outcomes(outcomes: pl.LazyFrame) -> pl.LazyFrame:

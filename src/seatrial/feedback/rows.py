@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 PREDICTIONS_TABLE = "predictions"
 OUTCOMES_TABLE = "outcomes"
+COMPARISONS_TABLE = "comparisons"
+TABLES = (PREDICTIONS_TABLE, OUTCOMES_TABLE, COMPARISONS_TABLE)
 _INSTANT = pl.Datetime("us", "UTC")
 PREDICTIONS = pl.Schema(
     {
@@ -43,9 +45,26 @@ OUTCOMES = pl.Schema(
         "received_at": _INSTANT,
     }
 )
+COMPARISONS = pl.Schema(
+    {
+        "prediction_id": pl.String(),
+        "compared_at": _INSTANT,
+        "stage": pl.Int64(),
+        "bundle": pl.String(),
+        "candidate": pl.String(),
+        "probability": pl.Float64(),
+        "candidate_probability": pl.Float64(),
+        "flagged": pl.Boolean(),
+        "candidate_flagged": pl.Boolean(),
+        "microseconds": pl.Int64(),
+        "candidate_microseconds": pl.Int64(),
+        "error": pl.String(),
+    }
+)
 STATISTICS = {
     PREDICTIONS_TABLE: ["prediction_id", "served_at", "known_at"],
     OUTCOMES_TABLE: ["prediction_id", "occurred_at", "received_at"],
+    COMPARISONS_TABLE: ["prediction_id", "compared_at", "stage"],
 }
 """The columns whose extremes a table's log may have: of others they would outlive what is erased."""
 
@@ -109,18 +128,66 @@ class OutcomeRecord:
 
 
 @dataclass(frozen=True)
+class ComparisonRecord:
+    """What a candidate of a roll-out said to n rows, beside what was answered.
+
+    Attributes:
+        prediction_id: The prediction that each row was answered with.
+        compared_at: When, by the wall clock.
+        stage: Number of the record that began the stage.
+        bundle: Digest of the bundle that serves.
+        candidate: Digest of the candidate.
+        probability: What the bundle that serves answered; missing where the candidate answered alone.
+        candidate_probability: What the candidate said; missing where it failed.
+        flagged: Of each row, like ``probability``.
+        candidate_flagged: Of each row, like ``candidate_probability``.
+        microseconds: Processor time that the bundle that serves took for the rows computed together;
+            missing where it was not measured.
+        candidate_microseconds: The same of the candidate.
+        error: Why the candidate failed; missing where it did not.
+    """
+
+    prediction_id: list[str]
+    compared_at: int
+    stage: int
+    bundle: str
+    candidate: str
+    probability: list[float] | None
+    candidate_probability: list[float] | None
+    flagged: list[bool] | None
+    candidate_flagged: list[bool] | None
+    microseconds: int | None
+    candidate_microseconds: int | None
+    error: str | None
+
+    def to_bytes(self) -> bytes:
+        """Return the record's payload."""
+        return orjson.dumps({"comparisons": vars(self)})
+
+
+@dataclass(frozen=True)
 class Rows:
     """The rows of some records.
 
     Attributes:
         predictions: With the columns of ``PREDICTIONS``.
         outcomes: With the columns of ``OUTCOMES``.
+        comparisons: With the columns of ``COMPARISONS``.
         seals: What each finished segment says of the number of its records.
     """
 
     predictions: pl.DataFrame
     outcomes: pl.DataFrame
+    comparisons: pl.DataFrame
     seals: list[int]
+
+    def of(self, table: str) -> pl.DataFrame:
+        """Return the rows of a table of ``TABLES``."""
+        return {
+            PREDICTIONS_TABLE: self.predictions,
+            OUTCOMES_TABLE: self.outcomes,
+            COMPARISONS_TABLE: self.comparisons,
+        }[table]
 
 
 def read_rows(payloads: Iterable[bytes]) -> Rows:
@@ -128,10 +195,7 @@ def read_rows(payloads: Iterable[bytes]) -> Rows:
 
     A kind of record that is not known here is left out: an older reader may meet a newer log.
     """
-    columns: dict[str, dict[str, list[Any]]] = {
-        "predictions": defaultdict(list),
-        "outcomes": defaultdict(list),
-    }
+    columns: dict[str, dict[str, list[Any]]] = {kind: defaultdict(list) for kind in _SCHEMAS}
     seals: list[int] = []
     for payload in payloads:
         for kind, content in orjson.loads(payload).items():
@@ -139,10 +203,12 @@ def read_rows(payloads: Iterable[bytes]) -> Rows:
                 seals.append(content)
             elif kind in columns:
                 _extend(kind, columns[kind], content, len(content["prediction_id"]))
-    return Rows(_frame(columns["predictions"], PREDICTIONS), _frame(columns["outcomes"], OUTCOMES), seals)
+    frames = {kind: _frame(columns[kind], schema) for kind, schema in _SCHEMAS.items()}
+    return Rows(**frames, seals=seals)
 
 
-_COLUMNS = {"predictions": list(PREDICTIONS), "outcomes": list(OUTCOMES)}
+_SCHEMAS = {"predictions": PREDICTIONS, "outcomes": OUTCOMES, "comparisons": COMPARISONS}
+_COLUMNS = {kind: list(schema) for kind, schema in _SCHEMAS.items()}
 
 
 def _extend(kind: str, columns: dict[str, list[Any]], content: dict[str, Any], rows: int) -> None:

@@ -1,4 +1,4 @@
-"""Ship the log's finished segments into the Delta tables ``predictions`` and ``outcomes``.
+"""Ship the log's finished segments into the Delta tables ``predictions``, ``outcomes`` and ``comparisons``.
 
 The segments of one epoch of the log go in order, several to a commit, and each commit carries the
 number of its last segment as a Delta application transaction. A shipper that is killed between the
@@ -24,7 +24,7 @@ import polars as pl
 
 from seatrial.errors import FeedbackError, SeatrialError
 from seatrial.feedback.log import DAMAGED, LOCK, FeedbackLog, Segment
-from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, STATISTICS, Rows, read_rows
+from seatrial.feedback.rows import STATISTICS, TABLES, Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
@@ -78,7 +78,7 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
     for epoch, found in groupby(log.segments(), key=lambda segment: segment.epoch):
         for chunk in _chunks(list(found)):
             read = [_read(segment) for segment in chunk]
-            for table in (PREDICTIONS_TABLE, OUTCOMES_TABLE):
+            for table in TABLES:
                 _append(tables, table, f"feedback:{epoch}", read)
             # The tables' files are not synced when they are committed; the segments are, and go only after.
             os.sync()
@@ -170,7 +170,7 @@ def _read(segment: Segment) -> _Read:
 def _append(tables: Tables, table: str, stream: str, read: list[_Read]) -> None:
     there = tables.position(table, stream)
     new = [one for one in read if one.segment.number > there]
-    frames = [one.rows.predictions if table == PREDICTIONS_TABLE else one.rows.outcomes for one in new]
+    frames = [one.rows.of(table) for one in new]
     if any(frame.height for frame in frames):
         position = max(one.segment.number for one in new)
         tables.append(

@@ -26,12 +26,11 @@ from seatrial.feedback.concealing import Concealer, open_concealer
 from seatrial.feedback.ids import first_id_at, is_id
 from seatrial.feedback.joining import read_outcomes, read_recorded
 from seatrial.feedback.log import DAMAGED, FeedbackLog, FolderInUseError
-from seatrial.feedback.rows import OUTCOMES_TABLE, PREDICTIONS_TABLE, STATISTICS
+from seatrial.feedback.rows import COMPARISONS_TABLE, OUTCOMES_TABLE, PREDICTIONS_TABLE, STATISTICS, TABLES
 from seatrial.feedback.shipping import feedback_tables, ship
 from seatrial.tables import UNCOMMITTED_HOURS, Compaction
 from seatrial.workspace import Workspace
 
-TABLES = (PREDICTIONS_TABLE, OUTCOMES_TABLE)
 _LOOK_SECONDS = 0.1
 
 
@@ -91,6 +90,7 @@ def retain(workspace: Workspace, contract: Contract, *, now: datetime) -> Delete
     arrived = limit.astimezone(UTC).isoformat()
     made_up = f"prediction_id >= '{first_id_at(now)}' AND received_at < '{arrived}'"
     predictions = tables.delete(PREDICTIONS_TABLE, older, facts=facts)
+    tables.delete(COMPARISONS_TABLE, older, facts=facts)
     outcomes = tables.delete(OUTCOMES_TABLE, f"{older} OR ({made_up})", facts=facts)
     hours = max(round(contract.feedback.versions / timedelta(hours=1)), UNCOMMITTED_HOURS)
     files = sum(tables.vacuum(table, hours=hours, uncommitted=True) for table in TABLES)

@@ -7,10 +7,11 @@ environment; :mod:`seatrial.promotion.approvals` are a person's signed word for 
 
 from seatrial.promotion.pointer import (
     Pointer,
+    Stage,
     pointer_log,
     promote,
     read_pointer,
     wait_for_bundle,
 )
 
-__all__ = ["Pointer", "pointer_log", "promote", "read_pointer", "wait_for_bundle"]
+__all__ = ["Pointer", "Stage", "pointer_log", "promote", "read_pointer", "wait_for_bundle"]

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from seatrial.bundle import TrustRoot, open_trust_root
 from seatrial.bundle.signing import TRUST_VARIABLE, read_trust_root
-from seatrial.contract.schema import Duration, Name, Section, Share
+from seatrial.contract.schema import Duration, Guards, Name, Section, Share
 from seatrial.errors import ContractError, Problem, UsageError
 from seatrial.workspace import Workspace
 
@@ -69,6 +70,36 @@ class Demands(Section):
     replay: Replay | None = None
 
 
+class RollOut(Section):
+    """How a bundle comes into service step by step, beside the one that serves."""
+
+    steps: list[Annotated[int, Field(ge=0, le=99)]] = Field(
+        [0, 10, 50],
+        min_length=1,
+        description="Of each step the share of the requests that the candidate answers, in percent, ascending. With 0 "
+        "it is in the shadow: its answers are compared and not returned. After the last step it serves alone.",
+    )
+    minimum_rows: int = Field(
+        1_000, ge=1, description="Fewest rows that the candidate must have been asked in each step."
+    )
+    minimum_time: Duration = Field(timedelta(minutes=10), description="Shortest time of each step.")
+    maximum_time: Duration = Field(
+        timedelta(days=1),
+        description="Longest time of each step: if its guards are not decided then, the candidate goes back.",
+    )
+    guards: Guards = Field(
+        Guards(maximum_quality_drop=None),
+        description="What the candidate must keep to; the model's contract may say otherwise.",
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _ascend(cls, steps: list[int]) -> list[int]:
+        if steps != sorted(set(steps)):
+            raise ValueError("steps must ascend")
+        return steps
+
+
 class EnvironmentFile(Section):
     """What ``environment.yaml`` says."""
 
@@ -92,6 +123,9 @@ class EnvironmentFile(Section):
     approval_valid: Duration = Field(timedelta(days=7), description="How long an approval is good for.")
     demands: Demands = Field(
         Demands(), description="What a bundle must pass first, beside its own contract's gates."
+    )
+    rollout: RollOut | None = Field(
+        None, description="How a bundle is rolled out there; without it, it takes all requests at once."
     )
 
 

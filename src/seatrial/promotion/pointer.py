@@ -3,8 +3,9 @@
 All that is done about a model in an environment (what its gates found, approvals, promotions,
 roll-backs) is appended to one record log (:mod:`seatrial.record_log`), and the newest move in it is
 the pointer. So a move and its entry in the history are one write, which a kill cannot part, and two
-who move at once cannot both win. Promotion re-checks what the bundle's signed verdicts say, so a
-bundle that failed a gate cannot be served by asking nicely (threats: P9).
+who move at once cannot both win. A stage of a roll-out is a record likewise: it names a candidate that
+is tried beside what is served, until a move ends the roll-out. Promotion re-checks what the bundle's
+signed verdicts say, so a bundle that failed a gate cannot be served by asking nicely (threats: P9).
 """
 
 from __future__ import annotations
@@ -27,10 +28,31 @@ LOOK_SECONDS = 1.0
 SAY_SECONDS = 30.0
 DATA_TESTS = "data_tests"
 """Name of the verdict over all data tests: no contract can leave it out."""
-PROMOTION, ROLL_BACK = "promotion", "roll-back"
+PROMOTION, ROLL_BACK, STAGE = "promotion", "roll-back", "stage"
 MOVES = (PROMOTION, ROLL_BACK)
-"""Kinds of records that move the pointer; all others only tell of something."""
+"""Kinds of records that move the pointer. A stage says which candidate is tried beside it; all others only
+tell of something."""
 ATTEMPTS = 100
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Where a roll-out stands: a candidate that is tried beside the bundle that is served.
+
+    Attributes:
+        number: Number of the record that began the stage.
+        digest: Digest of the candidate.
+        weight: Requests of a hundred that the candidate answers; 0 in the shadow, where its answers are
+            compared and not returned.
+    """
+
+    number: int
+    digest: str
+    weight: int
+
+    def __str__(self) -> str:
+        """Return the stage in words."""
+        return f"canary of {self.weight}%" if self.weight else "shadow"
 
 
 @dataclass(frozen=True)
@@ -41,11 +63,13 @@ class Pointer:
         generation: Number of the record that moved it, counted from 1; 0 where nothing is served yet.
         digest: Digest of the bundle; None where nothing is served yet.
         as_of: Instant of the run that moved it, ISO 8601; it is older than the wall clock in a replay.
+        stage: Where a roll-out stands; None where nothing is rolled out.
     """
 
     generation: int
     digest: str | None
     as_of: str | None = None
+    stage: Stage | None = None
 
 
 def pointer_log(workspace: Workspace, environment: str, model: str) -> RecordLog:
@@ -54,14 +78,23 @@ def pointer_log(workspace: Workspace, environment: str, model: str) -> RecordLog
 
 
 def read_pointer(workspace: Workspace, environment: str, model: str) -> Pointer:
-    """Return what an environment serves."""
-    moved = pointer_log(workspace, environment, model).newest(is_move)
-    return _pointer(moved) if moved else Pointer(0, None)
+    """Return what an environment serves, and what is tried beside it.
+
+    Raises:
+        StoreError: if the store failed or a record is damaged.
+    """
+    last = pointer_log(workspace, environment, model).newest(is_step)
+    return _pointer(last) if last else Pointer(0, None)
 
 
 def is_move(content: dict[str, Any]) -> bool:
     """Return whether a record moves the pointer; the first version of the format had moves alone."""
     return content.get("kind", PROMOTION) in MOVES
+
+
+def is_step(content: dict[str, Any]) -> bool:
+    """Return whether a record changes what servers do: a move, or a stage of a roll-out."""
+    return is_move(content) or content.get("kind") == STAGE
 
 
 def previous_bundle(records: list[Record]) -> str | None:
@@ -123,7 +156,14 @@ def wait_for_bundle(
 
 
 def _pointer(record: Record) -> Pointer:
-    return Pointer(record.number, record.content["digest"], record.content.get("as_of"))
+    said = record.content
+    if is_move(said):
+        return Pointer(record.number, said["digest"], said.get("as_of"))
+    try:
+        stage = Stage(record.number, str(said["digest"]), int(said["weight"]))
+        return Pointer(int(said["follows"]), str(said["previous"]), said.get("as_of"), stage)
+    except (LookupError, ValueError) as error:
+        raise StoreError(f"The record {record.number} is damaged: it is no stage ({error}).") from None
 
 
 def promote(
@@ -171,14 +211,43 @@ def move(
 ) -> Pointer:
     """Let an environment serve the bundle ``content["digest"]``; what is served already changes nothing.
 
+    A move ends a roll-out, also one to what is served already: the candidate is not tried any more.
+
     Raises:
         PointerMovedError: if somebody else moved it in the meantime.
         StoreError: if the store failed.
     """
     current = read_pointer(workspace, environment, model)
-    if current == expected and current.digest == content["digest"]:
+    if current == expected and current.stage is None and current.digest == content["digest"]:
         return current
     return _pointer(append(workspace, environment, model, content, expected=expected))
+
+
+def begin_stage(
+    workspace: Workspace,
+    environment: str,
+    model: str,
+    content: dict[str, Any],
+    *,
+    weight: int,
+    expected: Pointer,
+) -> Pointer:
+    """Let a candidate be tried beside what is served, or by more requests than before.
+
+    Args:
+        workspace: Where the pointer lies.
+        environment: Name of the environment.
+        model: The model's name.
+        content: What the record says, with the candidate's ``digest``.
+        weight: Requests of a hundred that the candidate shall answer; 0: none, it is compared alone.
+        expected: What the environment served and tried when it was decided.
+
+    Raises:
+        PointerMovedError: if somebody else moved in the meantime.
+        StoreError: if the store failed.
+    """
+    said = {**content, "kind": STAGE, "weight": weight, "previous": expected.digest, "as_of": expected.as_of}
+    return _pointer(append(workspace, environment, model, said, expected=expected))
 
 
 def append(
@@ -239,7 +308,8 @@ def refuse_ungated(bundle: Bundle, environment: str) -> None:
 def shown(pointer: Pointer) -> str:
     """Return a pointer in words."""
     what = pointer.digest[:12] if pointer.digest else "nothing"
-    return f"{what} (generation {pointer.generation})"
+    tried = f", {pointer.stage} of {pointer.stage.digest[:12]}" if pointer.stage else ""
+    return f"{what} (generation {pointer.generation}{tried})"
 
 
 def now() -> str:

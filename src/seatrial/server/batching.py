@@ -4,17 +4,19 @@ The requests that arrive while the event loop is at work are answered together, 
 has brought no more: under load the batches grow by themselves, and a request that is alone waits for one
 empty turn. Nothing is
 answered before the log's record of it is on disk; while the disk is at work, the next batch is computed.
+
+Where a bundle is rolled out, some requests are the candidate's (:mod:`seatrial.server.candidate`). One that it
+fails, or does not answer in time, comes back here and is answered as any other.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import orjson
 
 from seatrial.errors import FeedbackError, RequestError
@@ -22,12 +24,10 @@ from seatrial.feedback.ids import new_ids
 from seatrial.feedback.log import FeedbackLog
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.rows import PredictionRecord
+from seatrial.server.candidate import ANSWER_SECONDS, CHUNK_ROWS, Asked, Candidate, Served, together
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import Predicted, ServedModel
 from seatrial.server.tracing import Attributes, Trace, current_trace
-
-CHUNK_ROWS = 128
-"""Rows that are computed without letting other requests in between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class Question:
         told: Called in the event loop with the answer, or with what was wrong.
         started: When the request was whole, by ``time.perf_counter``.
         trace: The request's trace; None: it has none.
+        for_model: Whether no candidate may answer instead of the model.
+        failed: Why a candidate that was asked first did not answer; empty where none was.
     """
 
     model: ServedModel
@@ -68,6 +70,25 @@ class Question:
     told: Callable[[Answered | Exception], None]
     started: float = field(default_factory=time.perf_counter)
     trace: Trace | None = field(default_factory=current_trace)
+    for_model: bool = False
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """A batch that was computed, and the record of it.
+
+    Attributes:
+        batch: Its questions.
+        rows: Their rows.
+        record: What is written down.
+        seconds: Processor time that it took; None where it was not measured.
+    """
+
+    batch: list[Question]
+    rows: list[tuple[Any, ...]]
+    record: PredictionRecord
+    seconds: float | None
 
 
 class Predictor:
@@ -77,6 +98,7 @@ class Predictor:
         log: Where answers are written before they leave; None: nothing is written.
         recent: The predictions that outcomes are expected for.
         metrics: Counts what was answered.
+        candidate: Returns the candidate that is tried now; None: there is none.
     """
 
     def __init__(
@@ -84,6 +106,7 @@ class Predictor:
         log: FeedbackLog | None,
         recent: RecentPredictions,
         metrics: Metrics,
+        candidate: Callable[[], Candidate | None] = lambda: None,
     ) -> None:
         self.waiting = 0
         self.waiting_rows = 0
@@ -93,6 +116,7 @@ class Predictor:
         self._log = log
         self._recent = recent
         self._metrics = metrics
+        self._candidate = candidate
         self._questions: list[Question] = []
         self._seen = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -116,14 +140,58 @@ class Predictor:
         self.waiting_rows += rows
         if question.trace is not None:
             question.trace.asked = time.time_ns()
+        candidate = self._candidate()
+        if candidate is not None and not question.for_model and candidate.takes(question.request_id):
+            self._ask_candidate(candidate, question)
+        else:
+            self._line_up(question)
+
+    def _line_up(self, question: Question) -> None:
         if not self._questions:
             asyncio.get_running_loop().call_soon(self._answer_waiting)
         self._questions.append(question)
 
+    def _ask_candidate(self, candidate: Candidate, question: Question) -> None:
+        """Let a candidate answer; if it fails, or takes too long, the model does."""
+        loop = asyncio.get_running_loop()
+        model = candidate.model
+        assert model is not None
+        open_ = [question]
+
+        def fail(why: str) -> None:
+            if open_:
+                self._line_up(replace(open_.pop(), failed=why))
+
+        def arrived(said: Predicted | Exception, seconds: float) -> None:
+            timer.cancel()
+            if isinstance(said, Exception):
+                fail(type(said).__name__)
+            elif open_:
+                self._write([replace(open_.pop(), model=model)], question.rows, said, seconds)
+
+        def told(said: Predicted | Exception, seconds: float) -> None:
+            loop.call_soon_threadsafe(arrived, said, seconds)
+
+        timer = loop.call_later(ANSWER_SECONDS, fail, f"no answer within {ANSWER_SECONDS:g} s")
+        candidate.ask(Asked(question.rows, told))
+
     async def predict(
-        self, model: ServedModel, rows: list[tuple[Any, ...]], request_id: str | None, client: str | None
+        self,
+        model: ServedModel,
+        rows: list[tuple[Any, ...]],
+        request_id: str | None,
+        client: str | None,
+        *,
+        for_model: bool = False,
     ) -> Answered:
         """Ask, and wait for the answer.
+
+        Args:
+            model: The model that answers.
+            rows: The rows, each with a value for every input, in the inputs' order.
+            request_id: The client's own id of the request.
+            client: Who asks, as far as is known.
+            for_model: Whether no candidate may answer instead.
 
         Raises:
             RequestError: if the model has no probability for a row, or too many wait already.
@@ -140,7 +208,7 @@ class Predictor:
             else:
                 future.set_result(answer)
 
-        self.ask(Question(model, rows, request_id, client, told))
+        self.ask(Question(model, rows, request_id, client, told, for_model=for_model))
         return await future
 
     def _answer_waiting(self) -> None:
@@ -169,6 +237,7 @@ class Predictor:
     def _answer(self, batch: list[Question]) -> None:
         rows = [row for question in batch for row in question.rows]
         began = time.time_ns()
+        started = None if self._candidate() is None else time.thread_time()
         try:
             predicted = batch[0].model.predict(rows)
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is told to whom it concerns
@@ -180,7 +249,7 @@ class Predictor:
                 self._tell(batch[0], error)
             return
         _trace_prediction(batch, began, len(rows))
-        self._write(batch, rows, predicted)
+        self._write(batch, rows, predicted, None if started is None else time.thread_time() - started)
 
     async def _answer_large(self, question: Question) -> None:
         """Answer many rows part by part, and let others in between."""
@@ -193,37 +262,37 @@ class Predictor:
         except Exception as error:  # noqa: BLE001 -- as above
             self._tell(question, error)
             return
-        predicted = Predicted(
-            np.concatenate([part.features for part in parts]),
-            [instant for part in parts for instant in part.known_at],
-            [value for part in parts for value in part.probability],
-            [value for part in parts for value in part.flagged],
-        )
         _trace_prediction([question], began, len(question.rows))
-        self._write([question], question.rows, predicted)
+        self._write([question], question.rows, together(parts), None)
 
-    def _write(self, batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> None:
+    def _write(
+        self,
+        batch: list[Question],
+        rows: list[tuple[Any, ...]],
+        predicted: Predicted,
+        seconds: float | None,
+    ) -> None:
         record = _record(batch, rows, predicted)
+        computed = _Computed(batch, rows, record, seconds)
         if self._log is None:
-            self._tell_all(batch, record, None)
+            self._tell_all(computed, None)
             return
         loop, began = asyncio.get_running_loop(), time.time_ns()
 
         def told(error: FeedbackError | None) -> None:
-            loop.call_soon_threadsafe(self._confirm, batch, record, error, began)
+            loop.call_soon_threadsafe(self._confirm, computed, error, began)
 
         try:
             self._log.append_and_tell(record.to_bytes(), told, batch[0].model.terms)
         except FeedbackError as error:
-            self._tell_all(batch, record, error)
+            self._tell_all(computed, error)
 
-    def _confirm(
-        self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None, began: int
-    ) -> None:
-        _trace(batch, "log commit", began)
-        self._tell_all(batch, record, error)
+    def _confirm(self, computed: _Computed, error: FeedbackError | None, began: int) -> None:
+        _trace(computed.batch, "log commit", began)
+        self._tell_all(computed, error)
 
-    def _tell_all(self, batch: list[Question], record: PredictionRecord, error: FeedbackError | None) -> None:
+    def _tell_all(self, computed: _Computed, error: FeedbackError | None) -> None:
+        batch, record = computed.batch, computed.record
         if error is not None and batch[0].model.feedback.when_full == "refuse":
             for question in batch:
                 self._tell(question, error)
@@ -236,19 +305,14 @@ class Predictor:
         self._metrics.batch_rows.observe(len(record.prediction_id))
         for value in record.probability:
             self._metrics.probability.observe(value)
-        first = 0
-        for question in batch:
-            end = first + len(question.rows)
-            self._tell(
-                question,
-                Answered(
-                    record.bundle,
-                    record.prediction_id[first:end],
-                    record.probability[first:end],
-                    record.flagged[first:end],
-                ),
+        for question, part in _parts(batch):
+            answer = Answered(
+                record.bundle, record.prediction_id[part], record.probability[part], record.flagged[part]
             )
-            first = end
+            self._tell(question, answer)
+        candidate = self._candidate()
+        if candidate is not None:
+            _try(candidate, computed)
 
     def _tell(self, question: Question, answer: Answered | Exception) -> None:
         self.waiting -= 1
@@ -270,6 +334,41 @@ def _trace_prediction(batch: list[Question], began: int, rows: int) -> None:
         if question.trace is not None:
             question.trace.part("queue", question.trace.asked, began)
     _trace(batch, "inference", began, {"seatrial.bundle": batch[0].model.digest, "seatrial.batch_rows": rows})
+
+
+def _parts(batch: list[Question]) -> Iterator[tuple[Question, slice]]:
+    """Yield each question of a batch, and where its rows are."""
+    first = 0
+    for question in batch:
+        end = first + len(question.rows)
+        yield question, slice(first, end)
+        first = end
+
+
+def _try(candidate: Candidate, computed: _Computed) -> None:
+    """Tell a candidate what was answered: by it, without it, or in its place."""
+    record = computed.record
+
+    def served(part: slice) -> Served:
+        return Served(
+            bundle=record.bundle,
+            rows=computed.rows[part],
+            prediction_id=record.prediction_id[part],
+            probability=record.probability[part],
+            flagged=record.flagged[part],
+            seconds=computed.seconds,
+        )
+
+    if computed.batch[0].model is candidate.model:
+        candidate.answered(served(slice(None)))
+    elif not any(question.failed for question in computed.batch):
+        candidate.compare(served(slice(None)))
+    else:
+        for question, part in _parts(computed.batch):
+            if question.failed:
+                candidate.fail(served(part), question.failed)
+            else:
+                candidate.compare(served(part))
 
 
 def _record(batch: list[Question], rows: list[tuple[Any, ...]], predicted: Predicted) -> PredictionRecord:

@@ -245,7 +245,11 @@ class GrpcServer:
         model = self._service.model
         request = read_inference(message, model.schema.inputs, maximum_rows=model.limits.maximum_rows)
         answered = await self._service.predictor.predict(
-            model, request.rows, request.request_id, _client_of(context)
+            model,
+            request.rows,
+            request.request_id,
+            _client_of(context),
+            for_model=bool(message.model_version),
         )
         return write_inference(self._service.name, request, answered)
 

@@ -226,6 +226,7 @@ class Application:
             told,
             exchange.started,
             header_length=_header_length(exchange),
+            for_model="/versions/" in exchange.path,
         )
 
     async def _handle_message(self, exchange: Exchange) -> Answer:

@@ -42,8 +42,12 @@ class Learned:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, model: ServedModel, recents: list[Recent]) -> None:
-        """Let predictions whose outcome has just become known, or changed, count in ``model``."""
+    def add(self, model: ServedModel, recents: list[Recent]) -> list[Change]:
+        """Let predictions whose outcome has just become known, or changed, count in ``model``.
+
+        Returns:
+            The rows, for a candidate beside it.
+        """
         changes: list[tuple[str, Change]] = []
         for recent in recents:
             change = Change(self._rows.get(recent.key), labelled_row(model.schema, recent))
@@ -52,15 +56,25 @@ class Learned:
         self._count(model, changes)
         if self._since is not None:
             self._since += changes
+        return [change for _, change in changes]
 
     def snapshot(self) -> list[Change]:
-        """Return all rows, for a model that is being made; what comes later is for :meth:`catch_up`."""
+        """Return all rows, for a model that is being made; what comes later is for :meth:`catch_up`.
+
+        For one that is made beside the model that answers, it is for :meth:`since`.
+        """
         self._since = []
         return [Change(None, row) for row in self._rows.values()]
 
     def give_up(self) -> None:
         """Forget about the last :meth:`snapshot`: no model came of it."""
         self._since = None
+
+    def since(self) -> list[Change]:
+        """Return what came since :meth:`snapshot`."""
+        found = [change for _, change in self._since or []]
+        self._since = None
+        return found
 
     def catch_up(self, model: ServedModel) -> None:
         """Let what came since :meth:`snapshot` count in the model that was made from it.

@@ -39,6 +39,11 @@ WATCHED = {
     "log_segments": "Finished segments not shipped yet.",
     "log_unsynced_total": "Records confirmed and then not synced.",
     "log_unrecorded_rows_total": "Rows answered and not recorded, as the contract wants it when the log is full.",
+    "candidate_weight": "Requests of a hundred that a roll-out's candidate answers; 0 where none does.",
+    "candidate_compared_rows_total": "Rows that a candidate answered beside the bundle that serves.",
+    "candidate_answered_rows_total": "Rows that a candidate answered in its place.",
+    "candidate_failed_rows_total": "Rows that a candidate failed; the bundle that serves answered them.",
+    "candidate_dropped_rows_total": "Rows that were not compared: too many waited, or the log was full.",
     "feedback_unshipped_seconds": "Age of the oldest finished segment not shipped yet.",
 }
 """Figures that other parts of the server keep, by their names without ``seatrial_``; a total only grows.

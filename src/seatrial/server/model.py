@@ -120,14 +120,7 @@ class ServedModel:
             self.feedback.maximum_log_bytes,
         )
         """On what terms the log takes what this model has answered."""
-        self.answer_head = orjson.dumps(
-            {
-                "model_name": bundle.manifest.model,
-                "model_version": bundle.digest,
-                "parameters": {"bundle": bundle.digest},
-            }
-        )[:-1]
-        """How each answer begins (OIP: inference response)."""
+        self.answer_head = answer_head(bundle.manifest.model, bundle.digest)
         self.reader = QuickReader(self.schema.inputs, maximum_rows=self.limits.maximum_rows)
         self._types: dict[str, pl.DataType | type[pl.DataType]] = {
             column.name: TYPES[column.type] for column in self.schema.inputs
@@ -242,6 +235,11 @@ class ServedModel:
         # A row may stem from an earlier bundle whose inputs had other types; it finds no key then.
         frame = pl.DataFrame(keys, schema=key, orient="row", strict=False)
         return [bool(known) for known in self._keys.holds(frame)]
+
+
+def answer_head(model: str, digest: str) -> bytes:
+    """Return how each answer of a bundle begins (OIP: inference response)."""
+    return orjson.dumps({"model_name": model, "model_version": digest, "parameters": {"bundle": digest}})[:-1]
 
 
 def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -> ServedModel:

@@ -115,7 +115,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
     name = _model_name(options.model)
     log = FeedbackLog(options.log_folder or _default_log_folder(options.workspace, name))
     try:
-        holder = _open_model(options, name)
+        holder = _open_model(options, name, log)
         recent = RecentPredictions()
         recent.restore(options.workspace, name, log)
         holder.learned.add(holder.current, recent.settled())
@@ -143,7 +143,8 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
 
 def _service(holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool) -> Service:
     metrics = Metrics()
-    return Service(holder, log, recent, Predictor(log, recent, metrics), metrics, alone=alone)
+    predictor = Predictor(log, recent, metrics, lambda: holder.candidate)
+    return Service(holder, log, recent, predictor, metrics, alone=alone)
 
 
 def _model_name(model: str) -> str:
@@ -159,7 +160,7 @@ def _default_log_folder(workspace: Workspace, name: str) -> Path:
     return workspace.folder / "serving" / name / "feedback-log"
 
 
-def _open_model(options: ServeOptions, name: str) -> ModelHolder:
+def _open_model(options: ServeOptions, name: str, log: FeedbackLog) -> ModelHolder:
     workspace = options.workspace
     trust = options.trust or open_trust_root(workspace)
     if options.bundle is not None:
@@ -172,7 +173,7 @@ def _open_model(options: ServeOptions, name: str) -> ModelHolder:
             remedy=f"Train one that passes its gates: seatrial train {name}",
         )
     model = load_model(workspace, name, digest, trust)
-    return ModelHolder(workspace, trust, model, None if options.bundle else options.environment)
+    return ModelHolder(workspace, trust, model, None if options.bundle else options.environment, log)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -234,6 +235,7 @@ async def _run(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        holder.stop()
         if options.address_file is not None:
             options.address_file.unlink(missing_ok=True)
 
@@ -261,6 +263,12 @@ def _watch(service: Service, holder: ModelHolder, listener: Listener) -> None:
     metrics.watch("waiting_requests", lambda: predictor.waiting)
     metrics.watch("shed_total", lambda: predictor.shed)
     metrics.watch("learned_rows", lambda: len(holder.learned))
+    counts = holder.counts
+    metrics.watch("candidate_weight", lambda: holder.candidate.stage.weight if holder.candidate else 0)
+    metrics.watch("candidate_compared_rows_total", lambda: counts.compared)
+    metrics.watch("candidate_answered_rows_total", lambda: counts.answered)
+    metrics.watch("candidate_failed_rows_total", lambda: counts.failed)
+    metrics.watch("candidate_dropped_rows_total", lambda: counts.dropped)
     metrics.identify(lambda: {"name": holder.name, "bundle": holder.current.digest})
     log = service.log
     if log is not None:

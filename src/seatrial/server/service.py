@@ -22,7 +22,7 @@ from seatrial.server.batching import Answered, Predictor, Question
 from seatrial.server.holder import ModelHolder
 from seatrial.server.inference import DATATYPES, write_inference
 from seatrial.server.metrics import Metrics
-from seatrial.server.model import ServedModel
+from seatrial.server.model import ServedModel, answer_head
 from seatrial.server.requests import KINDS, OutcomeItem, parse_feedback, parse_infer
 from seatrial.server.seldon import describe_model, parse_feedback_message, parse_message, write_message
 from seatrial.server.tracing import part
@@ -126,9 +126,18 @@ class Service:
                     "maximum_request_bytes": model.limits.maximum_request_bytes,
                     "tables": model.versions,
                     "refused": vars(refusal) if refusal else None,
+                    "candidate": self._describe_candidate(),
                 },
             }
         )
+
+    def _describe_candidate(self) -> dict[str, Any] | None:
+        candidate = self._holder.candidate
+        if candidate is None:
+            return None
+        stage = candidate.stage
+        refused = candidate.why or None
+        return {"bundle": stage.digest, "weight": stage.weight, "stage": stage.number, "refused": refused}
 
     def infer(
         self,
@@ -138,6 +147,7 @@ class Service:
         started: float,
         *,
         header_length: int | None = None,
+        for_model: bool = False,
     ) -> None:
         """Predict the rows of a request, and answer once they are written down.
 
@@ -147,6 +157,7 @@ class Service:
             told: Called with the answer, which is JSON where it is bytes, or with what was wrong.
             started: When the request was whole, by ``time.perf_counter``.
             header_length: Bytes of the body that are JSON, where binary tensors follow; None: all of it.
+            for_model: Whether the bundle that serves must answer, and no candidate.
 
         Raises:
             RequestError: if the request is malformed, or too many wait.
@@ -162,13 +173,16 @@ class Service:
             )
 
         def answer(answered: Answered | Exception) -> None:
-            told(
-                answered
-                if isinstance(answered, Exception)
-                else write_inference(model.answer_head, request, answered)
-            )
+            if isinstance(answered, Exception):
+                told(answered)
+                return
+            own = answered.bundle == model.digest
+            head = model.answer_head if own else answer_head(self.name, answered.bundle)
+            told(write_inference(head, request, answered))
 
-        self.predictor.ask(Question(model, request.rows, request.request_id, client, answer, started))
+        self.predictor.ask(
+            Question(model, request.rows, request.request_id, client, answer, started, for_model=for_model)
+        )
 
     async def explain(self, body: bytes, client: str | None) -> Answer:
         """Predict one row, as :meth:`infer` does, and say what each feature added to its probability.
@@ -193,7 +207,9 @@ class Service:
             )
         self._explaining = True
         try:
-            answered = await self.predictor.predict(model, request.rows, request.request_id, client)
+            answered = await self.predictor.predict(
+                model, request.rows, request.request_id, client, for_model=True
+            )
             features = model.encode(request.rows)
             with part("explanation"):
                 found = await asyncio.to_thread(model.explain, features[0])
@@ -294,7 +310,9 @@ class Service:
             results.append({"prediction_id": name, "status": status, "outcome": recent.value == 1.0})
             if (recent.value, recent.occurred_at) != before:
                 learned.append(recent)
-        self._holder.learned.add(self.model, learned)
+        changes = self._holder.learned.add(self.model, learned)
+        if (candidate := self._holder.candidate) is not None:
+            candidate.learn(changes)
         self.metrics.outcomes.update(result["status"] for result in results)
         return _feedback_answer(self.name, results, alone=self._alone)
 

@@ -11,7 +11,7 @@ import pytest
 from tests.local.serving.conftest import Server
 
 from seatrial.delivery.audit import audit
-from seatrial.promotion.pointer import pointer_log
+from seatrial.promotion.pointer import begin_stage, pointer_log, read_pointer
 from support.harbour import MODEL, Harbour
 
 
@@ -82,6 +82,27 @@ def _forged_roll_back(harbour: Harbour) -> str:
     return "record"
 
 
+def _forged_stage(harbour: Harbour) -> str:
+    log = pointer_log(harbour.workspace("production"), "production", MODEL)
+    content = {
+        "kind": "stage",
+        "digest": harbour.digests[0],
+        "previous": harbour.digests[0],
+        "follows": 3,
+        "weight": 99,
+    }
+    log.append({**content, "by": "mallory", "at": "2026-01-01T00:00:00+00:00"}, after=len(log.all()))
+    return "record"
+
+
+def _stage_without_approval(harbour: Harbour) -> str:
+    workspace = harbour.workspace("production")
+    expected = read_pointer(workspace, "production", MODEL)
+    content = {"digest": harbour.digests[0]}
+    begin_stage(workspace, "production", MODEL, content, weight=10, expected=expected)
+    return "approval"
+
+
 def _changed_bundle(harbour: Harbour) -> str:
     path = harbour.root / f".seatrial-production/bundles/sha256/{harbour.digests[0]}/model.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
@@ -113,6 +134,8 @@ def _approver_gone(harbour: Harbour) -> str:
 PLANTED = [
     _forged_move,
     _forged_roll_back,
+    _forged_stage,
+    _stage_without_approval,
     _changed_bundle,
     _deleted_bundle,
     _edited_git,

@@ -82,7 +82,7 @@ def test_a_delivery_killed_at_every_call(trained: Harbour, tmp_path_factory: pyt
         for between in (kill["between"]["staging"], kill["between"]["production"]):
             assert (between["serves"], between["moves"]) in ((None, 0), (digest, 1)), kill["at"]
             assert set(between["findings"]) <= {"git"}, kill["at"]
-        done = {"serves": digest, "moves": 1, "findings": []}
+        done = {"serves": digest, "moves": 1, "weights": [], "findings": []}
         assert kill["done"] == {"staging": done, "production": done}, kill["at"]
     states = {(kill["between"]["staging"]["moves"], kill["between"]["production"]["moves"]) for kill in found}
     assert states == {(0, 0), (1, 0), (1, 1)}
@@ -100,3 +100,47 @@ def test_a_roll_back_killed_at_every_call(served: Harbour, tmp_path_factory: pyt
         assert done["serves"] == first, kill["at"]
         assert done["moves"] == 3, kill["at"]
     assert {kill["between"]["production"]["moves"] for kill in found} == {2, 3}
+
+
+@pytest.fixture
+def rolled(harbour: Harbour) -> Harbour:
+    """A harbour whose staging serves the first bundle and rolls out the second, which ``test`` serves."""
+    first, second = harbour.digests
+    harbour.train(first)
+    harbour.deliver("staging")
+    harbour.rules("staging", "rollout: {steps: [0, 50], minimum_rows: 20, minimum_time: 1s}\n")
+    harbour.train(second)
+    return harbour
+
+
+def test_a_roll_out_killed_at_every_call(rolled: Harbour, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each step is made or not, and made once; the same commands again lead it to its end."""
+    found = kills("roll out", rolled, tmp_path_factory.mktemp("killed"))
+
+    first, second = rolled.digests
+    assert all(kill["killed"] for kill in found), [kill for kill in found if not kill["killed"]]
+    for kill in found:
+        between, done = kill["between"]["staging"], kill["done"]["staging"]
+        known = [(first, 1, weights) for weights in ([], [0], [0, 50])]
+        assert (between["serves"], between["moves"], between["weights"]) in [*known, (second, 2, [0, 50])], (
+            kill["at"]
+        )
+        assert set(between["findings"]) <= {"git"}, kill["at"]
+        assert done == {"serves": second, "moves": 2, "weights": [0, 50], "findings": []}, kill["at"]
+    assert {tuple(kill["between"]["staging"]["weights"]) for kill in found} == {(), (0,), (0, 50)}
+
+
+def test_a_guard_killed_at_every_call(rolled: Harbour, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The candidate is on trial or taken back, once, and in the end git knows and all agree."""
+    proposal = rolled.propose("staging")
+    assert proposal.branch is not None
+    rolled.merge(proposal.branch.name)
+    found = kills("take back", rolled, tmp_path_factory.mktemp("killed"))
+
+    first = rolled.digests[0]
+    assert all(kill["killed"] for kill in found), [kill for kill in found if not kill["killed"]]
+    for kill in found:
+        between, done = kill["between"]["staging"], kill["done"]["staging"]
+        assert (between["serves"], between["moves"]) in ((first, 1), (first, 2)), kill["at"]
+        assert done == {"serves": first, "moves": 2, "weights": [0], "findings": []}, kill["at"]
+    assert {kill["between"]["staging"]["moves"] for kill in found} == {1, 2}
