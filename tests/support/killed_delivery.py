@@ -51,7 +51,7 @@ def deliver(harbour: Harbour) -> None:
 def return_(harbour: Harbour) -> None:
     """Roll production back and tell git; a roll-back that was done has none before it to return to."""
     try:
-        back = roll_back(MODEL, "production", reason="test")
+        back = roll_back(MODEL, "production", reason="test", signer=harbour.key("bob"))
     except UsageError:
         return
     if back.branch is not None:

@@ -308,21 +308,31 @@ def rollback(
         ),
     ] = "",
     reason: Reason = "rolled back",
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your private key, where the environment wants approvals.",
+            envvar=KEY_VARIABLE,
+            show_default=False,
+        ),
+    ] = None,
     context: Context = "",
     as_json: Json = False,
 ) -> None:
-    """Return to the bundle that an environment served before, at once.
+    """Return to the bundle that an environment served before, at once; or take back one that is rolled out.
 
-    It needs no approval and is recorded. Git is told on a branch; until that is merged, nothing
-    moves forward by itself.
+    Nobody else has to approve. It is recorded, and signed where the environment wants approvals. Git is
+    told on a branch; until that is merged, nothing moves forward by itself.
 
     Example: `seatrial rollback flights --env production --reason "too many false alarms"`
     """
+    from seatrial.bundle.signing import read_signer
     from seatrial.delivery.apply import apply_manifests
     from seatrial.delivery.rollback import roll_back
     from seatrial.promotion.environment import open_environment
 
-    done = roll_back(_model_name(model), env, to=to, reason=reason)
+    signer = None if key is None else read_signer(key)
+    done = roll_back(_model_name(model), env, to=to, reason=reason, signer=signer)
     applied = apply_manifests(open_environment(env), context, done.files) if context else ""
     if as_json:
         print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})

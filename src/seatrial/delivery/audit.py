@@ -29,7 +29,7 @@ from seatrial.delivery.declared import (
 from seatrial.delivery.proposal import approvals_needed
 from seatrial.delivery.reconcile import move_to
 from seatrial.errors import BundleError, SeatrialError, UsageError
-from seatrial.promotion.approvals import check_approvals
+from seatrial.promotion.approvals import check_approvals, check_roll_back
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from seatrial.promotion.pointer import (
     PROMOTION,
@@ -144,6 +144,23 @@ def _moves(case: _Case) -> Iterator[Finding]:
             yield case.finding("record", f"Move {record.number} rolls back to what was never served before.")
         if bundle is not None and record.content.get("kind", PROMOTION) != ROLL_BACK:
             yield from _approvals(case, records, record, bundle)
+        elif bundle is not None:
+            yield from _roll_back(case, records, record, bundle)
+
+
+def _roll_back(case: _Case, records: list[Record], record: Record, bundle: Bundle) -> Iterator[Finding]:
+    """Check who made a roll-back: a person who may, or a guard, and that only of a candidate."""
+    before = [earlier for earlier in records if earlier.number < record.number and is_step(earlier.content)]
+    if "guards" in record.content:
+        on_trial = bool(before) and before[-1].content.get("kind") == STAGE
+        if not on_trial or before[-1].content.get("previous") != bundle.digest:
+            yield case.finding("record", f"Roll-back {record.number} by a guard takes no candidate back.")
+    elif approvals_needed(case.environment, bundle):
+        follows = max((earlier.number for earlier in before if is_move(earlier.content)), default=0)
+        try:
+            check_roll_back(case.environment, case.model, record, follows=follows)
+        except SeatrialError as error:
+            yield case.finding("approval", f"Move {record.number} was made all the same: {error}")
 
 
 def _stage(case: _Case, records: list[Record], record: Record) -> Iterator[Finding]:

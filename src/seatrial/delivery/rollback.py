@@ -1,6 +1,7 @@
 """Return to the bundle before, at once; git is told afterwards.
 
-A roll-back wants no approval and no gates: what it returns to had them. It is one append to the
+A roll-back wants no gates, and nobody is waited for: what it returns to had its approvals. Where the
+environment wants approvals, the one person who rolls back signs it. It is one append to the
 record, and the change of git that says the same is written on a branch and into the files that
 `kubectl apply -k` takes. Until git is in step, nothing moves forward again by itself: what git says
 follows an older move, and is refused. A roll-back that was killed before git was told is finished by
@@ -14,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seatrial.bundle import load_bundle
+from seatrial.bundle import Signer, load_bundle
 from seatrial.bundle.store import find_bundle
 from seatrial.delivery.declared import Declared, bundle_file, changed_files, read_declared
 from seatrial.delivery.git import Branch, repository_of, write_branch
-from seatrial.errors import BundleError, UsageError
+from seatrial.delivery.proposal import approvals_needed
+from seatrial.errors import ApprovalError, BundleError, UsageError
+from seatrial.promotion.approvals import sign_roll_back
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from seatrial.promotion.pointer import (
     ROLL_BACK,
@@ -61,6 +64,7 @@ def roll_back(
     *,
     to: str = "",
     reason: str,
+    signer: Signer | None = None,
     guards: list[dict[str, Any]] | None = None,
     expected: Pointer | None = None,
 ) -> RolledBack:
@@ -71,12 +75,14 @@ def roll_back(
         name: Name of the environment.
         to: Beginning of another bundle's digest that it has served; without it, the one before.
         reason: Why, for the record.
+        signer: The person's key, where the environment wants approvals.
         guards: What the guards of a roll-out found, where it is they who take the candidate back.
         expected: What the environment served and tried when it was decided; without it, what it does now.
 
     Raises:
         UsageError: if there is none to return to, or it was never served there.
         BundleError: if it is not in the store any more, whole and signed.
+        ApprovalError: if the environment wants approvals, and the key is missing or may not approve.
         PointerMovedError: if somebody else moved in the meantime.
         StoreError: if the store failed.
         ToolError: if git failed; it is rolled back all the same.
@@ -100,7 +106,7 @@ def roll_back(
             remedy=f"See what was served: seatrial history {model} --env {name}",
         )
     try:
-        load_bundle(workspace, digest, environment.open_trust_root())
+        bundle = load_bundle(workspace, digest, environment.open_trust_root())
     except BundleError as error:
         raise BundleError(
             f"{name} cannot return to bundle {digest[:_SHOWN]}: {error.message}",
@@ -110,9 +116,22 @@ def roll_back(
     content: dict[str, Any] = {"kind": ROLL_BACK, "digest": digest, "previous": previous, "reason": reason}
     if guards is not None:
         content[GUARDS] = guards
+    elif approvals_needed(environment, bundle) or signer is not None:
+        content |= _signature(environment, model, digest, signer, expected.generation, reason)
     pointer = move(workspace, name, model, content, expected=expected)
     branch, files = _tell_git(environment, model, Declared(digest, expected.generation), reason)
     return RolledBack(digest, previous, pointer.generation, branch, files)
+
+
+def _signature(
+    environment: EnvironmentFolder, model: str, digest: str, signer: Signer | None, follows: int, reason: str
+) -> dict[str, Any]:
+    if signer is None:
+        raise ApprovalError(
+            f"{environment.name} wants to know who rolls {model} back: one of its approvers.",
+            remedy=f"Sign it: seatrial rollback {model} --env {environment.name} --key KEY.pem",
+        )
+    return sign_roll_back(environment, model, digest, signer=signer, follows=follows, reason=reason)
 
 
 def tell_git_if_untold(environment: EnvironmentFolder, model: str, *, by_guard: bool) -> RolledBack | None:

@@ -4,6 +4,9 @@ An approval is good for one move: it names the environment, the bundle, the move
 the evidence that the person saw (the record of what the gates found, by its digest, and with it all
 that was recorded before). So it cannot be used for another bundle, in another environment, or once
 more after somebody else moved (threats: P7). Who may approve is said by public keys in git.
+
+Where a move wants approvals, a roll-back wants a signature by one of the same persons: nobody else is
+waited for, and the record says who it was.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from seatrial.workspace import Workspace
 
 APPROVAL = "approval"
 APPROVAL_TYPE = "application/vnd.seatrial.approval+json"
+ROLL_BACK_TYPE = "application/vnd.seatrial.roll-back+json"
 GATES = "gates"
 
 
@@ -55,6 +59,30 @@ class Approval(BaseModel):
     at: datetime
     expires: datetime
     comment: str = ""
+
+
+class SignedRollBack(BaseModel):
+    """What a person has signed who rolled back.
+
+    Attributes:
+        format: Version of the format.
+        model: The model's name.
+        environment: The environment.
+        digest: The bundle that it returns to.
+        follows: Generation of the pointer before: it is good for the next move alone.
+        reason: Why.
+        by: The person's name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["seatrial-roll-back/1"] = "seatrial-roll-back/1"
+    model: str
+    environment: str
+    digest: str
+    follows: int
+    reason: str
+    by: str
 
 
 def approver_names(environment: EnvironmentFolder) -> dict[str, str]:
@@ -101,13 +129,7 @@ def approve(
         PointerMovedError: if the environment moved in the meantime.
         StoreError: if the store failed.
     """
-    names = approver_names(environment)
-    if signer.name not in names:
-        raise ApprovalError(
-            f"The key {signer.name[:12]} may not approve in {environment.name}. "
-            f"Who may: {', '.join(sorted(names.values())) or 'nobody'}.",
-            remedy=f"Who may is said by the files {environment.folder / 'approvers'}/NAME.pem.",
-        )
+    person = _person(environment, signer)
     moment = datetime.now(UTC).replace(microsecond=0)
     approval = Approval(
         model=model,
@@ -115,7 +137,7 @@ def approve(
         digest=digest,
         follows=expected.generation,
         evidence=evidence.sha256,
-        by=names[signer.name],
+        by=person,
         at=moment,
         expires=moment + environment.rules.approval_valid,
         comment=comment,
@@ -130,6 +152,85 @@ def approve(
     }
     append(workspace, environment.name, model, content, expected=expected)
     return approval
+
+
+def _person(environment: EnvironmentFolder, signer: Signer) -> str:
+    names = approver_names(environment)
+    if signer.name not in names:
+        raise ApprovalError(
+            f"The key {signer.name[:12]} may not approve in {environment.name}. "
+            f"Who may: {', '.join(sorted(names.values())) or 'nobody'}.",
+            remedy=f"Who may is said by the files {environment.folder / 'approvers'}/NAME.pem.",
+        )
+    return names[signer.name]
+
+
+def _trust(environment: EnvironmentFolder) -> TrustRoot:
+    folder = environment.folder / "approvers"
+    return TrustRoot({key_id(key): key for key in public_keys(folder).values()}, str(folder))
+
+
+def sign_roll_back(
+    environment: EnvironmentFolder, model: str, digest: str, *, signer: Signer, follows: int, reason: str
+) -> dict[str, Any]:
+    """Return what the record of a roll-back says of the person who made it.
+
+    Args:
+        environment: The environment.
+        model: The model's name.
+        digest: The bundle that it returns to.
+        signer: The person's key.
+        follows: Generation of the pointer before.
+        reason: Why.
+
+    Raises:
+        ApprovalError: if the key is not one of the environment's approvers.
+        StoreError: if a file among these is not an Ed25519 public key.
+    """
+    said = SignedRollBack(
+        model=model,
+        environment=environment.name,
+        digest=digest,
+        follows=follows,
+        reason=reason,
+        by=_person(environment, signer),
+    )
+    payload = orjson.dumps(said.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS)
+    return {"by": said.by, "envelope": orjson.loads(signer.sign(payload, ROLL_BACK_TYPE))}
+
+
+def check_roll_back(environment: EnvironmentFolder, model: str, record: Record, *, follows: int) -> None:
+    """Check that an approver has signed a roll-back, as it was recorded.
+
+    Args:
+        environment: The environment.
+        model: The model's name.
+        record: The record of the roll-back.
+        follows: Number of the move before it.
+
+    Raises:
+        ApprovalError: if nobody has who may, or something else was signed.
+        StoreError: if a file among the approvers' is not an Ed25519 public key.
+    """
+    shown = f"The roll-back in record {record.number}"
+    try:
+        envelope = orjson.dumps(record.content.get("envelope"))
+        payload, key = _trust(environment).open(envelope, ROLL_BACK_TYPE, shown)
+        said = SignedRollBack.model_validate_json(payload)
+    except UntrustedBundleError as error:
+        raise ApprovalError(error.message) from None
+    except ValidationError:
+        raise ApprovalError(f"{shown} does not say what a roll-back says.") from None
+    wanted = SignedRollBack(
+        model=model,
+        environment=environment.name,
+        digest=str(record.content.get("digest")),
+        follows=follows,
+        reason=str(record.content.get("reason")),
+        by=approver_names(environment)[key],
+    )
+    if said != wanted:
+        raise ApprovalError(f"{shown} is not what {wanted.by} has signed.")
 
 
 def read_approval(record: Record, trust: TrustRoot) -> tuple[Approval, str]:
@@ -173,10 +274,7 @@ def check_approvals(
         ApprovalError: if too few have; with what is wrong with each approval that does not count.
     """
     names = approver_names(environment)
-    trust = TrustRoot(
-        {key_id(k): k for k in public_keys(environment.folder / "approvers").values()},
-        str(environment.folder / "approvers"),
-    )
+    trust = _trust(environment)
     wanted = {"model": model, "environment": environment.name, "digest": digest, "follows": follows}
     evidence = gates_record(records, digest)
     counted: dict[str, int] = {}

@@ -16,7 +16,7 @@ from tests.local.serving.conftest import Ferry
 from seatrial.delivery.apply import apply_manifests
 from seatrial.delivery.audit import Finding, audit
 from seatrial.delivery.reconcile import reconcile
-from seatrial.delivery.rollback import roll_back
+from seatrial.delivery.rollback import RolledBack, roll_back
 from seatrial.errors import StoreError
 from seatrial.promotion.environment import open_environment
 from support.cluster_world import ADDRESS, World, wait_until
@@ -91,6 +91,12 @@ def findings(world: World) -> list[Finding]:
     return at_store(world, lambda: audit("production", context=CONTEXT).findings)
 
 
+def return_to(harbour: Harbour, digest: str) -> RolledBack:
+    """Roll production back to a bundle, as Alice."""
+    signer = harbour.key("alice")
+    return roll_back(MODEL, "production", to=digest[:12], reason="test", signer=signer)
+
+
 def served_by(clients: Load, digests: list[str]) -> None:
     """Check that every request was answered, by these bundles in this order."""
     said = clients.said
@@ -110,7 +116,7 @@ def test_into_production_and_back_under_load(harbour: Harbour, world: World) -> 
         time.sleep(3)  # The load itself is what is waited with.
         seconds.append(into_production(harbour, world, "bob"))
         began = time.monotonic()
-        back = at_store(world, lambda: roll_back(MODEL, "production", to=first[:12], reason="test"))
+        back = at_store(world, lambda: return_to(harbour, first))
         apply_manifests(open_environment("production"), CONTEXT, back.files)
         rolled_out(world)
         seconds.append(time.monotonic() - began)

@@ -132,7 +132,7 @@ def test_an_approval_is_not_good_for_a_second_move(waiting: Harbour) -> None:
     waiting.train(second)
     waiting.deliver("staging")
     waiting.deliver("production", "alice")
-    roll_back(MODEL, "production", reason="test")
+    roll_back(MODEL, "production", reason="test", signer=waiting.key("bob"))
 
     with pytest.raises(ApprovalError, match="is for follows 3, not 7"):
         waiting.deliver("production")
@@ -180,3 +180,21 @@ def test_an_approval_of_a_stale_view_is_refused(waiting: Harbour) -> None:
 
     with pytest.raises(PointerMovedError):
         append(workspace, "production", MODEL, {"kind": APPROVAL}, expected=Pointer(0, None))
+
+
+def test_who_rolls_back_signs_it(served: Harbour) -> None:
+    """Where approvals are wanted nothing moves without the key of one who may approve; the record says who it was."""
+    with pytest.raises(ApprovalError, match="wants to know who rolls ferry back"):
+        roll_back(MODEL, "production", reason="test")
+    path = served.root / "stranger.key"
+    path.touch(0o600)
+    path.write_bytes(new_private_key())
+    with pytest.raises(ApprovalError, match="may not approve in production. Who may: alice, bob"):
+        roll_back(MODEL, "production", reason="test", signer=read_signer(path))
+    assert served.served("production") == served.digests[1]
+
+    roll_back(MODEL, "production", reason="test", signer=served.key("bob"))
+
+    last = pointer_log(served.workspace("production"), "production", MODEL).last()
+    assert last is not None
+    assert (last.content["by"], last.content["digest"]) == ("bob", served.digests[0])

@@ -11,7 +11,9 @@ import pytest
 from tests.local.serving.conftest import Server
 
 from seatrial.delivery.audit import audit
-from seatrial.promotion.pointer import begin_stage, pointer_log, read_pointer
+from seatrial.promotion.approvals import sign_roll_back
+from seatrial.promotion.environment import open_environment
+from seatrial.promotion.pointer import begin_stage, move, pointer_log, read_pointer
 from support.harbour import MODEL, Harbour
 
 
@@ -82,6 +84,39 @@ def _forged_roll_back(harbour: Harbour) -> str:
     return "record"
 
 
+def _rolled_back(harbour: Harbour, **said: object) -> None:
+    workspace = harbour.workspace("production")
+    expected = read_pointer(workspace, "production", MODEL)
+    content = {"kind": "roll-back", "digest": harbour.digests[0], "reason": "test", **said}
+    move(workspace, "production", MODEL, content, expected=expected)
+
+
+def _signed(harbour: Harbour, follows: int) -> dict[str, object]:
+    opened = open_environment("production")
+    signer = harbour.key("alice")
+    return sign_roll_back(opened, MODEL, harbour.digests[0], signer=signer, follows=follows, reason="test")
+
+
+def _unsigned_roll_back(harbour: Harbour) -> str:
+    _rolled_back(harbour)
+    return "approval"
+
+
+def _roll_back_signed_for_another_move(harbour: Harbour) -> str:
+    _rolled_back(harbour, **_signed(harbour, 3))
+    return "approval"
+
+
+def _roll_back_for_another_reason(harbour: Harbour) -> str:
+    _rolled_back(harbour, **{**_signed(harbour, 6), "reason": "another"})
+    return "approval"
+
+
+def _roll_back_by_a_guard_that_there_was_not(harbour: Harbour) -> str:
+    _rolled_back(harbour, guards=[])
+    return "record"
+
+
 def _forged_stage(harbour: Harbour) -> str:
     log = pointer_log(harbour.workspace("production"), "production", MODEL)
     content = {
@@ -134,6 +169,10 @@ def _approver_gone(harbour: Harbour) -> str:
 PLANTED = [
     _forged_move,
     _forged_roll_back,
+    _unsigned_roll_back,
+    _roll_back_signed_for_another_move,
+    _roll_back_for_another_reason,
+    _roll_back_by_a_guard_that_there_was_not,
     _forged_stage,
     _stage_without_approval,
     _changed_bundle,
@@ -142,6 +181,13 @@ PLANTED = [
     _half_edited_git,
     _approver_gone,
 ]
+
+
+def test_a_signed_roll_back_is_in_order(served: Harbour) -> None:
+    """What the forged ones are changed from leaves git alone to be told."""
+    _rolled_back(served, **_signed(served, 6))
+
+    assert {what for what, _ in findings()} == {"git"}
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__.strip("_"))

@@ -50,7 +50,9 @@ def test_the_way_by_commands(harbour: Harbour, cli: Cli) -> None:
             assert (done["model"], done["state"], done["digest"]) == (MODEL, "moved", digest)
     assert cli("audit")[0] == 0
 
-    back = json(cli("rollback", MODEL, "--env", "production", "--reason", "too many alarms", "--json"))
+    assert cli("rollback", MODEL, "--env", "production")[0] == 22
+    key = ("--key", harbour.root / "alice.key")
+    back = json(cli("rollback", MODEL, "--env", "production", "--reason", "too many alarms", "--json", *key))
 
     assert back["digest"] == harbour.digests[0]
     history = json(cli("history", MODEL, "--env", "production", "--json"))

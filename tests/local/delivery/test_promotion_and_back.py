@@ -23,7 +23,7 @@ def test_the_whole_way_and_back(harbour: Harbour) -> None:
     harbour.deliver("production", "bob")
     assert harbour.served("staging") == harbour.served("production") == second
 
-    back = roll_back(MODEL, "production", reason="too many false alarms")
+    back = roll_back(MODEL, "production", reason="too many false alarms", signer=harbour.key("alice"))
 
     assert (back.digest, back.previous) == (first, second)
     assert harbour.served("production") == first
