@@ -1,10 +1,13 @@
 {{- /*
 A predictor. Takes a dictionary: root, digest, service (name of its Service), traffic in percent, replicas
-(without it, the SeldonDeployment's), and whether it is autoscaled.
+(without it, the SeldonDeployment's), whether it is a shadow, and whether it is autoscaled.
 */ -}}
 {{- define "model.predictor" -}}
 {{- $root := .root -}}
 traffic: {{ .traffic }}
+{{- if .shadow }}
+shadow: true
+{{- end }}
 {{- with .replicas }}
 replicas: {{ . }}
 {{- end }}
