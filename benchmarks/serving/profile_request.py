@@ -90,8 +90,7 @@ def parts_of(model: ServedModel, bodies: list[bytes]) -> dict[str, float]:
         "HTTP: parse the request, frame the answer": best(
             connection.data_received, [_http(body) for body in bodies]
         ),
-        "JSON: parse the body": best(orjson.loads, bodies),
-        "check names, types, shapes, values": best(model.reader.read, bodies) - best(orjson.loads, bodies),
+        "JSON: read the body, check names, types, shapes, values": best(model.reader.read, bodies),
         "features: histories, weather, plane, expressions": best(online.compute_plain, batches),
         "features: encode as numbers": best(schema.encode_rows, plain),
         "model: onnxruntime": best(

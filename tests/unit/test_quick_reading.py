@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from seatrial.bundle import InputColumn
 from seatrial.errors import RequestError
-from seatrial.server.quick import QuickReader, read_object
+from seatrial.server.quick import QuickReader
 from seatrial.server.requests import InferRequest, parse_infer, parse_json
 
 INPUTS = (
@@ -104,25 +104,54 @@ def test_usual_request_is_read_quickly() -> None:
     assert READER.read(orjson.dumps({"inputs": GOOD["inputs"]})) is not None
 
 
+TEXT = orjson.dumps(GOOD)
 TWICE = {
-    "at the top": b'{"a":1,"a":2}',
-    "in a tensor": b'{"inputs":[{"name":"x","name":"y"}]}',
-    "escaped": b'{"a":1,"\\u0061":2}',
-    "with an escaped colon elsewhere": b'{"a":"\\u003a","a":":"}',
-    "with spaces": b'{"a" : 1, "a" : 2}',
-    "empty": b'{"":1,"":2}',
+    "at the top": TEXT[:-1] + b',"id":"mine"}',
+    "inputs": TEXT[:-1] + b',"inputs":[]}',
+    "a tensor's name": TEXT.replace(b'"name":"x"', b'"name":"x","name":"x"'),
+    "a tensor's data": TEXT.replace(b'"data":[1,-7]', b'"data":[1,-7],"data":[1,-7]'),
+    "escaped": TEXT.replace(b'"data":[1,-7]', b'"data":[1,-7],"d\\u0061ta":[1,-7]'),
+    "with a colon less in a text": TEXT.replace(b"b: c", b"b c").replace(
+        b'"name":"x"', b'"name":"x","name":"x"'
+    ),
+    "with spaces": TEXT.replace(b'"name":"x"', b'"name" : "x" , "name" : "x"'),
 }
 
 
 @pytest.mark.parametrize("case", TWICE)
 def test_keys_that_come_twice_are_never_overlooked(case: str) -> None:
-    """An object in which a key comes twice is left to the full reading, which refuses it."""
-    assert read_object(TWICE[case]) is None
+    """A request in which a key comes twice is left to the full reading, which refuses it."""
+    assert TWICE[case] != TEXT
+    assert READER.read(TWICE[case]) is None
     with pytest.raises(RequestError, match="twice"):
         parse_json(TWICE[case])
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"1", b"{", b'{"a":NaN}', b"[" * 2000 + b"]" * 2000])
+OTHER = [
+    b"",
+    b"[]",
+    b"1",
+    b"{",
+    b'{"inputs":[]}',
+    TEXT.replace(b"1.5", b"NaN"),
+    TEXT.replace(b"1.5", b"1e400"),
+    TEXT.replace(b"1.5", b"true"),
+    TEXT.replace(b"[1,-7]", b"[1.0,-7]"),
+    TEXT.replace(b"[1,-7]", b"[1,2147483648]"),
+    TEXT.replace(b'"a"', b'"\xff"'),
+    TEXT + b"\x00",
+    b"[" * 2000 + b"]" * 2000,
+]
+
+
+@pytest.mark.parametrize("body", OTHER)
 def test_other_bodies_are_left_to_the_full_reading(body: bytes) -> None:
-    """What is no JSON object is none here either."""
-    assert read_object(body) is None
+    """What is no request, or not plainly right, is none here."""
+    assert READER.read(body) is None
+
+
+@pytest.mark.parametrize("spaces", [b" ", b"\n\t"])
+def test_spaces_change_nothing(spaces: bytes) -> None:
+    """A request with spaces between its parts is read as one without."""
+    spaced = TEXT.replace(b",", b"," + spaces).replace(b'":', b'" :' + spaces)
+    assert READER.read(spaced) == full(spaced) == full(TEXT)

@@ -30,7 +30,7 @@ from seatrial.server.model import Predicted, ServedModel
 from seatrial.server.tracing import Attributes, Trace, current_trace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen: one is made for each request, and that would take five times as long.
 class Answered:
     """What became of a question's rows, once it is on disk.
 
@@ -47,7 +47,7 @@ class Answered:
     flagged: list[bool]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # Not frozen: one is made for each request, and that would take five times as long.
 class Question:
     """Rows that a client wants predictions of.
 

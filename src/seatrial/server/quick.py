@@ -2,30 +2,62 @@
 
 :mod:`seatrial.server.requests` says what a request may be, and what is wrong with one that it may not.
 Nearly all requests need none of that: their bodies have the usual keys and values of the usual types.
-Those are read here. Whatever is unusual, right or wrong, is left to the full reading; so the two never
-disagree about what is read (tests/unit/test_quick_reading.py).
+Those are read here, by a parser that msgspec makes for the model's inputs: it checks keys, types and bounds while it
+reads. Whatever is unusual, right or wrong, is left to the full reading; so the two never disagree about what is
+read (tests/unit/test_quick_reading.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Literal, NamedTuple
 
-import orjson
+import msgspec
 
 from seatrial.bundle import InputColumn
-from seatrial.server.requests import INTEGERS, KINDS, MAXIMUM_ID, OUTPUTS, InferRequest
+from seatrial.server.requests import (
+    INTEGERS,
+    KINDS,
+    LARGEST_NUMBER,
+    MAXIMUM_ID,
+    MAXIMUM_TEXT,
+    OUTPUTS,
+    InferRequest,
+    read_time,
+)
 
 _TENSOR_KEYS = 4
+_TYPES: dict[str, Any] = {
+    "string": Annotated[str, msgspec.Meta(max_length=MAXIMUM_TEXT)],
+    "integer": Annotated[int, msgspec.Meta(ge=-INTEGERS["INT64"], le=INTEGERS["INT64"] - 1)],
+    "number": Annotated[float, msgspec.Meta(ge=-LARGEST_NUMBER, le=LARGEST_NUMBER)],
+    "boolean": bool,
+    "time": Annotated[str, msgspec.Meta(max_length=MAXIMUM_ID)],
+}
+_Id = Annotated[str, msgspec.Meta(max_length=MAXIMUM_ID)] | None | msgspec.UnsetType
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
+class _Column(NamedTuple):
+    """An input: where it is in a row, and what msgspec does not check of it.
+
+    Attributes:
+        place: Its place in a row.
+        colons: Those of the keys and the name of its tensor.
+        texts: Whether its values are sent as texts.
+        times: Whether these are times.
+        required: Whether it must have a value in each row.
+        limits: Datatypes whose bounds are narrower than those of its type; the lower one is inclusive.
+    """
+
     place: int
+    colons: int
+    texts: bool
+    times: bool
     required: bool
-    datatypes: dict[str, int | None]
-    read: Callable[[Any], Any]
+    limits: dict[str, int]
 
 
 class QuickReader:
@@ -37,18 +69,21 @@ class QuickReader:
     """
 
     def __init__(self, inputs: Sequence[InputColumn], *, maximum_rows: int) -> None:
-        self._width = len(inputs)
         self._maximum_rows = maximum_rows
+        tensors = [_tensor_type(rule) for rule in inputs]
         self._columns = {
-            rule.name: _Column(
-                place,
-                rule.required,
-                {datatype: INTEGERS.get(datatype) for datatype in KINDS[rule.type].datatypes},
-                KINDS[rule.type].read,
-            )
-            for place, rule in enumerate(inputs)
+            tensor: _column(rule, place)
+            for place, (tensor, rule) in enumerate(zip(tensors, inputs, strict=True))
         }
         self._optional = [column.place for column in self._columns.values() if not column.required]
+        tensor_type: Any = reduce(or_, tensors)
+        request = msgspec.defstruct(
+            "Request",
+            [("inputs", list[tensor_type]), ("id", _Id, msgspec.UNSET)],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(request).decode
 
     def read(self, body: bytes) -> InferRequest | None:
         """Read a request; return None if it takes a full reading to say what it is.
@@ -56,71 +91,86 @@ class QuickReader:
         Args:
             body: The request's body.
         """
-        document = read_object(body)
-        if document is None:
+        if b"\\" in body:
             return None
         try:
-            tensors = document.pop("inputs")
-            request_id = document.pop("id", None)
-            if document or (request_id is not None and not _is_id(request_id)):
-                return None
-            rows = self._rows(tensors)
-        except (KeyError, TypeError):
+            request = self._decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        return None if rows is None else InferRequest(rows, request_id, OUTPUTS)
+        request_id, texts, colons = request.id, [], 1
+        if request_id is msgspec.UNSET:
+            request_id = None
+        else:
+            colons += 1
+            texts.append(request_id or "")
+        read = self._rows(request.inputs, texts)
+        # Of two equal keys the parser keeps one. Without a backslash no colon is written in another way, so each
+        # is one of a key or one within a text; if there are more, a key came twice.
+        if read is None or colons + read[1] + "".join(texts).count(":") != body.count(b":"):
+            return None
+        return InferRequest(read[0], request_id, OUTPUTS)
 
-    def _rows(self, tensors: list[dict[str, Any]]) -> list[tuple[Any, ...]] | None:
-        count = len(tensors[0]["data"]) if tensors else 0
-        if not 0 < count <= self._maximum_rows or type(tensors) is not list:
+    def _rows(self, tensors: list[Any], texts: list[str]) -> tuple[list[tuple[Any, ...]], int] | None:
+        """Return the rows, and the colons of the tensors' keys and names; collect the texts that were sent."""
+        count = len(tensors[0].data) if tensors else 0
+        if not 0 < count <= self._maximum_rows:
             return None
-        found: list[list[Any] | None] = [None] * self._width
+        columns, shape, colons = self._columns, (count,), 0
+        found: list[list[Any] | None] = [None] * len(columns)
         for tensor in tensors:
-            column = self._columns[tensor["name"]]
-            values = _values(tensor, column, count)
-            if values is None or found[column.place] is not None:
+            column, data = columns[type(tensor)], tensor.data
+            place, own, is_text, is_time, required, limits = column
+            if len(data) != count or tensor.shape != shape or found[place] is not None:
                 return None
-            found[column.place] = values
+            colons += own
+            if is_text:
+                texts += data if required else filter(None, data)
+                if is_time:
+                    data = _times(data)
+            elif tensor.datatype in limits and not _within(data, limits[tensor.datatype]):
+                return None
+            found[place] = data
         for place in self._optional:
             if found[place] is None:
                 found[place] = [None] * count
-        if None in found:
-            return None
-        return list(zip(*found, strict=True))
+        return None if None in found else (list(zip(*found, strict=True)), colons)
 
 
-def read_object(body: bytes) -> dict[str, Any] | None:
-    """Read a JSON object in which surely no key comes twice; return None for anything else.
-
-    A parser keeps one of two equal keys, so what it read has a colon less than the body. Without a
-    backslash no colon is written in another way, and each is one of a key or one within a text.
-    """
-    try:
-        document = orjson.loads(body)
-        if type(document) is not dict or b"\\" in body:
-            return None
-        return document if body.count(b":") == orjson.dumps(document).count(b":") else None
-    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
-        return None
+def _column(rule: InputColumn, place: int) -> _Column:
+    return _Column(
+        place,
+        _TENSOR_KEYS + rule.name.count(":"),
+        texts=rule.type in ("string", "time"),
+        times=rule.type == "time",
+        required=rule.required,
+        # Of whole numbers INT64's bounds are checked with their type.
+        limits={"INT32": INTEGERS["INT32"]} if rule.type == "integer" else INTEGERS,
+    )
 
 
-def _is_id(content: Any) -> bool:
-    return type(content) is str and len(content) <= MAXIMUM_ID
+def _tensor_type(rule: InputColumn) -> Any:
+    """Return the type of a tensor of an input, with the four usual keys, of which the name tells which it is."""
+    kind = _TYPES[rule.type]
+    value: Any = kind if rule.required else kind | None
+    return msgspec.defstruct(
+        "Tensor",
+        [
+            ("shape", tuple[int]),
+            ("datatype", Literal[KINDS[rule.type].datatypes]),
+            ("data", list[value]),
+        ],
+        tag_field="name",
+        tag=rule.name,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
 
 
-def _values(tensor: dict[str, Any], column: _Column, count: int) -> list[Any] | None:
-    """Read a tensor of shape [count] with the four usual keys."""
-    shape, data = tensor["shape"], tensor["data"]
-    limit = column.datatypes[tensor["datatype"]]
-    if type(data) is not list or len(data) != count or len(tensor) != _TENSOR_KEYS:
-        return None
-    if type(shape) is not list or len(shape) != 1 or type(shape[0]) is not int or shape[0] != count:
-        return None
-    read, values = column.read, []
-    for item in data:
-        value = None if item is None else read(item)
-        if value is None and (column.required or item is not None):
-            return None
-        if limit is not None and value is not None and not -limit <= value < limit:
-            return None
-        values.append(value)
-    return values
+def _times(values: list[str | None]) -> list[datetime | None] | None:
+    """Return the times that texts are; None if one is none."""
+    found = [None if value is None else read_time(value) for value in values]
+    return found if found.count(None) == values.count(None) else None
+
+
+def _within(values: list[Any], limit: int) -> bool:
+    return all(value is None or -limit <= value < limit for value in values)
