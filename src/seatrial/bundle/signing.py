@@ -97,6 +97,15 @@ class TrustRoot:
     keys: dict[str, Ed25519PublicKey]
     shown: str
 
+    def write(self, folder: Path) -> None:
+        """Put the keys into a folder, for a process of ours that is given it as ``$SEATRIAL_TRUST``.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        for key in self.keys.values():
+            _publish(key, folder)
+
     def check(self, payload: bytes, envelope: bytes | None) -> str:
         """Check that ``envelope`` signs the manifest ``payload`` with a trusted key.
 

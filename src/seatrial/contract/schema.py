@@ -369,6 +369,18 @@ class Gates(Section):
     training_energy: TrainingEnergyGate | None = None
 
 
+class LoadGoal(Section):
+    """What a server must bear, where an environment demands a load test."""
+
+    requests_per_second: int = Field(
+        ge=1, le=10_000, description="Requests of one row that arrive in a second."
+    )
+    p99_milliseconds: float = Field(
+        gt=0, description="Time within which 99 of 100 are answered, counted from when each was due."
+    )
+    maximum_error_share: Share = Field(0.0, description="Largest share that is not answered with 200.")
+
+
 class Serving(Section):
     """How the model is served."""
 
@@ -389,6 +401,7 @@ class Serving(Section):
         le=60_000,
         description="That interval: what a loss of power may cost. A kill costs nothing.",
     )
+    load: LoadGoal | None = Field(None, description="What a server must bear.")
 
 
 class Feedback(Section):
@@ -540,7 +553,7 @@ class Contract(Section):
     costs: Costs = Field(description="What a mistake costs, in a unit of the user's own.")
     slices: list[str] = Field([], description="Inputs or features by whose values quality is shown.")
     gates: Gates = Field(description="What a model must pass before it may serve.")
-    serving: Serving = Field(Serving(), description="How the model is served.")
+    serving: Serving = Field(Serving(load=None), description="How the model is served.")
     feedback: Feedback = Field(
         Feedback(), description="What is kept of predictions and outcomes, and for how long."
     )

@@ -16,10 +16,11 @@ import numpy as np
 import orjson
 import polars as pl
 
-from seatrial.bundle import Bundle
+from seatrial.bundle import Bundle, TrustRoot
 from seatrial.bundle import content as names
+from seatrial.delivery.load_test import Loaded, put_under_load
 from seatrial.errors import SeatrialError
-from seatrial.feedback.joining import join_outcomes, read_predictions
+from seatrial.feedback.joining import join_outcomes, read_comparisons, read_predictions
 from seatrial.monitoring.quality import live_quality
 from seatrial.promotion.environment import Demands
 from seatrial.server.model import ServedModel, table_versions
@@ -41,6 +42,7 @@ class Case:
         source: Workspace that it comes from, with what was answered there.
         target: Workspace that it goes to.
         as_of: Instant of the promotion.
+        trust: The makers of bundles that are trusted where it goes to.
     """
 
     bundle: Bundle
@@ -48,6 +50,7 @@ class Case:
     source: Workspace
     target: Workspace
     as_of: datetime
+    trust: TrustRoot
 
 
 def judge_demands(demands: Demands, case: Case) -> list[Verdict]:
@@ -189,9 +192,69 @@ def _answers(
     return predicted.probability, predicted.flagged
 
 
+def _shadow_agreement(demand: Any, case: Case) -> Iterator[Verdict]:
+    said = read_comparisons(case.source, case.bundle.manifest.model).filter(
+        (pl.col("candidate") == case.bundle.digest)
+        & pl.col("flagged").is_not_null()
+        & pl.col("candidate_flagged").is_not_null()
+    )
+    rows = (
+        said.unique("prediction_id")
+        .select("bundle", same=pl.col("flagged") == pl.col("candidate_flagged"))
+        .collect()
+    )
+    same = int(rows["same"].sum())
+    yield judge(
+        "shadow_agreement",
+        same / rows.height if rows.height >= demand.minimum_rows else None,
+        demand.minimum,
+        better="higher",
+        message=f"Share of {rows.height:,} rows that it flagged as the bundle that served beside it did; at least "
+        f"{demand.minimum_rows:,} are needed.",
+        evidence={"compared with": sorted(set(rows["bundle"])), "flagged otherwise": rows.height - same},
+    )
+
+
+def _load_test(demand: Any, case: Case) -> Iterator[Verdict]:
+    goal = case.bundle.contract.contract.serving.load
+    if goal is None:
+        message = "The contract does not say what a server must bear (serving.load)."
+        yield Verdict(check="load_test", outcome=Outcome.FAIL, message=message)
+        return
+    loaded: Loaded = put_under_load(
+        case.bundle, case.source, case.trust, rate=goal.requests_per_second, seconds=demand.seconds
+    )
+    asked = f"{loaded.requests:,} requests, {goal.requests_per_second:,} a second"
+    if loaded.failed > goal.maximum_error_share * loaded.requests:
+        yield judge(
+            "load_test",
+            loaded.failed / loaded.requests,
+            goal.maximum_error_share,
+            better="lower",
+            message=f"Share of {asked}, that was not answered with 200.",
+            evidence=loaded.failures,
+        )
+        return
+    yield judge(
+        "load_test",
+        loaded.percentile(99),
+        goal.p99_milliseconds,
+        better="lower",
+        unit="ms",
+        message=f"99th percentile of {asked}, from when each was due to its answer.",
+        evidence={
+            "median": loaded.percentile(50),
+            "longest": loaded.percentile(100),
+            "failed": loaded.failed,
+        },
+    )
+
+
 _JUDGES = {
     "bundle_age": _bundle_age,
     "data_age": _data_age,
     "live_quality": _live_quality,
     "replay": _replay,
+    "shadow_agreement": _shadow_agreement,
+    "load_test": _load_test,
 }

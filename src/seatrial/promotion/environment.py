@@ -61,6 +61,19 @@ class Replay(Section):
     )
 
 
+class ShadowAgreement(Section):
+    """How often the bundle flagged the same as the one that served, when the environment before rolled it out."""
+
+    minimum: Share = Field(description="Smallest share of the rows that both flagged, or neither.")
+    minimum_rows: int = Field(500, ge=1, description="With fewer rows it has failed.")
+
+
+class LoadTest(Section):
+    """A server of the bundle, asked at the rate of its contract (`serving.load`) on the machine that judges it."""
+
+    seconds: int = Field(30, ge=1, le=600, description="How long it is asked.")
+
+
 class Demands(Section):
     """What a bundle must pass before this environment serves it, beside its own contract's gates."""
 
@@ -68,6 +81,8 @@ class Demands(Section):
     data_age: DataAge | None = None
     live_quality: LiveQuality | None = None
     replay: Replay | None = None
+    shadow_agreement: ShadowAgreement | None = None
+    load_test: LoadTest | None = None
 
 
 class RollOut(Section):

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.local.serving.conftest import Server, crossings, outputs
+from tests.local.serving.conftest import CONTRACT, Ferry, Server, crossings, outputs
 
 from seatrial.bundle.manifest import sha256
 from seatrial.delivery.reconcile import reconcile
 from seatrial.errors import BundleError, ContractError, GateError, UntrustedBundleError, UsageError
+from seatrial.feedback.joining import read_predictions
 from seatrial.promotion.approvals import GATES
 from seatrial.promotion.environment import FILE
-from seatrial.promotion.pointer import append, pointer_log, read_pointer
+from seatrial.promotion.pointer import Stage, append, pointer_log, read_pointer
 from seatrial.verdicts import Outcome, Verdict
 from support.harbour import AS_OF, MODEL, Harbour
+from support.killed_delivery import ROWS as ROWS_RECORDED
+from support.killed_delivery import record_comparisons
 
 ROWS = crossings(6, start=AS_OF - timedelta(days=5), seed=7)[:400]
 
@@ -107,15 +110,52 @@ def test_live_quality_of_the_environment_before(staged: Harbour, minimum: float,
         ("bundle_age: {maximum: 1s}", "bundle_age"),
         ("data_age: {maximum: 1d}", "data_age"),
         ("live_quality: {minimum_roc_auc: 0.5}", "live_quality"),
+        ("shadow_agreement: {minimum: 0.5}", "shadow_agreement"),
+        ("load_test: {seconds: 1}", "load_test"),
     ],
 )
 def test_a_demand_that_is_not_met_stops_the_move(staged: Harbour, demands: str, check: str) -> None:
-    """The error names it; here the bundle is older than a second, tells no age of data, and has no outcomes."""
+    """The error names it; here the bundle is too old, tells no age of data, and nothing is known of it live."""
     demand(staged, "staging", demands)
 
     with pytest.raises(GateError, match=f"does not meet what staging demands: {check}"):
         staged.propose("staging")
     assert staged.served("staging") == staged.digests[0]
+
+
+@pytest.mark.parametrize(("minimum", "outcome"), [(1.0, Outcome.PASS), (0.5, Outcome.FAIL)])
+def test_agreement_in_the_shadow_of_the_environment_before(
+    staged: Harbour, minimum: float, outcome: Outcome
+) -> None:
+    """What staging's servers recorded of its roll-out counts: rows that it failed are not compared, others are."""
+    source, (first, second) = staged.workspace("staging"), staged.digests
+    record_comparisons(source, Stage(3, first, 0), failed=False)
+    record_comparisons(source, Stage(3, first, 0), failed=True)
+    record_comparisons(source, Stage(3, second, 0), failed=False)
+    rows = ROWS_RECORDED if outcome is Outcome.PASS else ROWS_RECORDED + 1
+    demand(staged, "production", f"shadow_agreement: {{minimum: {minimum}, minimum_rows: {rows}}}")
+
+    found = judged(staged.propose("production", dry_run=True).verdicts, "shadow_agreement")
+
+    assert found.outcome is outcome
+    assert f"of {ROWS_RECORDED} rows" in found.message
+
+
+@pytest.mark.parametrize(("bound", "outcome"), [(60_000.0, Outcome.PASS), (0.001, Outcome.FAIL)])
+def test_a_server_under_the_contracts_load(staged: Harbour, bound: float, outcome: Outcome) -> None:
+    """A real server of the bundle is asked at the contract's rate, and nothing of that is taken for live traffic."""
+    ferry = Ferry(staged.root / "models" / MODEL, staged.root / ".seatrial")
+    load = f"serving: {{load: {{requests_per_second: 40, p99_milliseconds: {bound}}}, "
+    digest = ferry.make_bundle(**{"model.yaml": CONTRACT.replace("serving: {", load).encode()})
+    demand(staged, "staging", "load_test: {seconds: 2}")
+
+    found = judged(staged.propose("staging", digest=digest, dry_run=True).verdicts, "load_test")
+
+    assert found.outcome is outcome
+    assert found.value is not None
+    assert found.message.startswith("99th percentile of 80 requests, 40 a second")
+    assert found.evidence["failed"] == 0
+    assert read_predictions(staged.workspace("test"), MODEL).is_empty()
 
 
 def test_a_bundle_must_be_servable_there(harbour: Harbour) -> None:
