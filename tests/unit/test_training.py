@@ -169,7 +169,7 @@ def _edited(content: bytes, old: bytes, new: bytes) -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize(("rows", "threads"), [(20_000, 1), (120_000, 2), (10_000_000, 4)])
+@pytest.mark.parametrize(("rows", "threads"), [(20_000, 1), (600_000, 2), (10_000_000, 4)])
 def test_a_fit_has_threads_by_its_rows(rows: int, threads: int) -> None:
     """A small fit has one thread, a large one at most those that OpenMP has; afterwards all is as before."""
     with threadpool_limits(4, user_api="openmp"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,26 @@ def make_estimator(
     if candidate.encoding == "ordinal":
         return estimator
     return _with_one_hot(estimator, schema)
+
+
+def import_estimators(candidates: Sequence[Candidate], folder: Path) -> None:
+    """Import what the candidates are made by, in one thread: two that import one library at once can see it half made.
+
+    Args:
+        candidates: The candidates in the contract.
+        folder: The model's folder, for functions of its own.
+
+    Raises:
+        TrainingError: if a class does not exist.
+    """
+    import optuna  # noqa: F401 -- what tunes them
+    import sklearn.compose
+    import sklearn.impute
+    import sklearn.pipeline
+    import sklearn.preprocessing  # noqa: F401 -- what encodes for them
+
+    for candidate in candidates:
+        _factory(candidate, folder)
 
 
 def _factory(candidate: Candidate, folder: Path) -> Any:
