@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -172,13 +172,15 @@ class Tables:
                 )
             return DeltaTable(self.uri(name), version=version)
 
-    def read(self, name: str, version: int | None = None, *, batch: str | None = None) -> pl.LazyFrame:
+    def read(
+        self, name: str, version: int | None = None, *, batch: str | Collection[str] | None = None
+    ) -> pl.LazyFrame:
         """Return a table's rows lazily, without the batch column.
 
         Args:
             name: Name of the table.
             version: Delta version; the newest without it.
-            batch: Only this batch's rows.
+            batch: Only this batch's rows, or those of several.
 
         Raises:
             TableError: if there is no such table or version.
@@ -192,7 +194,8 @@ class Tables:
             )
         frame = pl.scan_delta(table)
         if batch is not None:
-            frame = frame.filter(pl.col(BATCH_COLUMN) == batch)
+            names = [batch] if isinstance(batch, str) else list(batch)
+            frame = frame.filter(pl.col(BATCH_COLUMN).is_in(names))
         return frame.drop(BATCH_COLUMN, strict=False)
 
     def batches(self, name: str) -> dict[str, int]:
@@ -208,6 +211,23 @@ class Tables:
         with _table_errors(name):
             counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
         return {str(batch): int(rows) for batch, rows in counts.iter_rows()}
+
+    def contents(self, name: str, batches: Iterable[str]) -> dict[str, int]:
+        """Return what stands for the content of batches: the first 60 bits of the digests they were written with.
+
+        Args:
+            name: Name of the table.
+            batches: Names of batches; those that the table does not have are left out.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
+        table = self.open(name)
+        if table is None:
+            return {}
+        found = {batch: table.transaction_version(f"batch:{batch}") for batch in batches}
+        return {batch: number for batch, number in found.items() if number is not None}
 
     def write(
         self,

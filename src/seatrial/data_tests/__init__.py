@@ -9,7 +9,8 @@ simply done again.
 
 from seatrial.data_tests.profile import profile
 from seatrial.data_tests.rules import REASONS, row_problems
-from seatrial.data_tests.validate import BatchCheck, validate
+from seatrial.data_tests.tested import BatchCheck
+from seatrial.data_tests.validate import validate
 from seatrial.sources import as_of_or_now
 
 __all__ = ["REASONS", "BatchCheck", "as_of_or_now", "profile", "row_problems", "validate"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -11,37 +11,12 @@ import polars as pl
 from seatrial.contract.load import LoadedContract
 from seatrial.contract.schema import Table, format_duration
 from seatrial.data_tests.rules import REASONS, ROW, row_problems
+from seatrial.data_tests.tested import BatchCheck, Layers, PassedBatches
 from seatrial.errors import TableError
 from seatrial.sources import TYPES, UNDATED
 from seatrial.tables import Tables, digest_of
-from seatrial.verdicts import Outcome, Verdict, judge, worst
+from seatrial.verdicts import Outcome, Verdict, judge
 from seatrial.workspace import Workspace
-
-
-@dataclass(frozen=True)
-class BatchCheck:
-    """What the data tests found in one batch.
-
-    Attributes:
-        table: Name of the table.
-        batch: The batch's name.
-        rows: Rows that arrived.
-        quarantined: Rows that broke a rule.
-        reasons: Rows by reason, the most frequent first; a row may have several.
-        verdicts: The batch's verdicts.
-    """
-
-    table: str
-    batch: str
-    rows: int
-    quarantined: int
-    reasons: dict[str, int]
-    verdicts: list[Verdict]
-
-    @property
-    def outcome(self) -> Outcome:
-        """The worst of the verdicts."""
-        return worst(self.verdicts)
 
 
 def validate(
@@ -50,8 +25,8 @@ def validate(
     """Test every batch of the raw tables and make what passes valid.
 
     Batches whose verdict fails stay out of the valid layer (an earlier valid content of the same
-    batch stays as it is), and the caller stops the run. Tested batches are tested again: the
-    rules may have changed, and it is cheap.
+    batch stays as it is), and the caller stops the run. A batch that passed before is tested again
+    only if something has changed that its verdicts rest on (:mod:`seatrial.data_tests.tested`).
 
     Args:
         loaded: The model's contract.
@@ -65,29 +40,18 @@ def validate(
     Raises:
         TableError: if a table has not been ingested.
     """
-    layers = _Layers.of(workspace, loaded.contract.name)
     return [
         check
         for name, table in loaded.contract.tables.items()
         if tables is None or name in tables
-        for check in _validate_table(layers, name, table, as_of)
+        for check in _validate_table(workspace, loaded.contract.name, name, table, as_of)
     ]
 
 
-@dataclass(frozen=True)
-class _Layers:
-    raw: Tables
-    valid: Tables
-    quarantine: Tables
-
-    @classmethod
-    def of(cls, workspace: Workspace, model: str) -> _Layers:
-        return cls(*(Tables(workspace, model, layer) for layer in ("raw", "valid", "quarantine")))
-
-    def set_aside(self, name: str, batch: str, rows: pl.DataFrame) -> None:
-        """Let the quarantine hold these rows of the batch, and no others of an earlier run."""
-        if rows.height or batch in self.quarantine.batches(name):
-            _write(self.quarantine, name, batch, rows)
+def _set_aside(layers: Layers, name: str, batch: str, rows: pl.DataFrame) -> None:
+    """Let the quarantine hold these rows of the batch, and no others of an earlier run."""
+    if rows.height or batch in layers.quarantine.contents(name, [batch]):
+        _write(layers.quarantine, name, batch, rows)
 
 
 def _write(layer: Tables, name: str, batch: str, rows: pl.DataFrame) -> None:
@@ -96,34 +60,80 @@ def _write(layer: Tables, name: str, batch: str, rows: pl.DataFrame) -> None:
     )
 
 
-def _validate_table(layers: _Layers, name: str, table: Table, as_of: datetime) -> Iterator[BatchCheck]:
+class _EarlierKeys:
+    """The keys of the rows of earlier batches that broke no rule."""
+
+    def __init__(self, valid: Tables, name: str, table: Table) -> None:
+        self._valid = valid
+        self._name = name
+        self._columns = table.key
+        self._known = pl.DataFrame(schema={key: TYPES[table.columns[key].type] for key in table.key})
+        self._stored: list[str] = []
+
+    def add(self, rows: pl.DataFrame) -> None:
+        self._known = self._known.vstack(rows.select(self._columns))
+
+    def add_stored(self, batch: str) -> None:
+        """Add those of a batch whose rows are in the valid layer; they are read once they are needed."""
+        self._stored.append(batch)
+
+    def collect(self) -> pl.DataFrame:
+        if self._stored:
+            self.add(self._valid.read(self._name, batch=self._stored).select(self._columns).collect())
+            self._stored = []
+        return self._known
+
+
+def _validate_table(
+    workspace: Workspace, model: str, name: str, table: Table, as_of: datetime
+) -> Iterator[BatchCheck]:
+    layers = Layers.of(workspace, model)
     layers.raw.read(name)  # A table that was never ingested is an error, not a table without batches.
     rows_of_batches = layers.raw.batches(name)
     periods = [batch for batch in rows_of_batches if batch != UNDATED]
-    earlier = pl.DataFrame(schema={key: TYPES[table.columns[key].type] for key in table.key})
+    tested = PassedBatches(workspace, model, name, table, periods)
+    earlier = _EarlierKeys(layers.valid, name, table)
     for batch in periods:
-        rows = layers.raw.read(name, batch=batch).collect()
-        _refuse_other_columns(rows, name, table)
-        numbered = rows.select(table.columns.keys()).with_row_index(ROW)
-        problems = row_problems(rows, table, as_of, earlier)
-        check = _check(name, table, batch, rows, problems, as_of, is_newest=batch == periods[-1])
-        layers.set_aside(name, batch, numbered.join(problems, on=ROW, maintain_order="left").drop(ROW))
-        good = numbered.join(problems, on=ROW, how="anti", maintain_order="left").drop(ROW)
-        if check.outcome is not Outcome.FAIL:
-            _write(layers.valid, name, batch, good)
-        earlier = earlier.vstack(good.select(table.key))
+        if (known := tested.find(batch, as_of)) is not None:
+            earlier.add_stored(batch)
+            check, newest = known.check, known.newest
+        else:
+            check, newest = _test_batch(layers, name, table, batch, as_of, earlier)
+            tested.add(batch, newest, check, as_of)
+        if batch == periods[-1] and table.time and table.freshness:
+            age = _freshness(name, batch, newest, table.freshness, as_of)
+            check = replace(check, verdicts=[*check.verdicts, age])
         yield check
+    tested.keep()
     yield from _validate_undated(layers, name, table, rows_of_batches)
 
 
+def _test_batch(
+    layers: Layers, name: str, table: Table, batch: str, as_of: datetime, earlier: _EarlierKeys
+) -> tuple[BatchCheck, datetime | None]:
+    """Test a batch and write its rows where they belong; return what was found, and its newest time."""
+    rows = layers.raw.read(name, batch=batch).collect()
+    _refuse_other_columns(rows, name, table)
+    numbered = rows.select(table.columns.keys()).with_row_index(ROW)
+    problems = row_problems(rows, table, as_of, earlier.collect())
+    check = _check(name, table, batch, rows, problems)
+    _set_aside(layers, name, batch, numbered.join(problems, on=ROW, maintain_order="left").drop(ROW))
+    good = numbered.join(problems, on=ROW, how="anti", maintain_order="left").drop(ROW)
+    if check.outcome is not Outcome.FAIL:
+        _write(layers.valid, name, batch, good)
+    earlier.add(good)
+    newest = rows[table.time].max() if table.time else None
+    return check, newest if isinstance(newest, datetime) else None
+
+
 def _validate_undated(
-    layers: _Layers, name: str, table: Table, rows_of_batches: dict[str, int]
+    layers: Layers, name: str, table: Table, rows_of_batches: dict[str, int]
 ) -> Iterator[BatchCheck]:
     """Set the rows aside that belong to no period, and judge their share of all."""
     rows = layers.raw.read(name, batch=UNDATED).collect()
     reason = f"{table.time}: the row belongs to no period"
     reasons = pl.lit([reason], pl.List(pl.String)).alias(REASONS)
-    layers.set_aside(name, UNDATED, rows.select(*table.columns.keys(), reasons))
+    _set_aside(layers, name, UNDATED, rows.select(*table.columns.keys(), reasons))
     if rows.height == 0:
         return
     verdict = judge(
@@ -147,16 +157,7 @@ def _refuse_other_columns(rows: pl.DataFrame, name: str, table: Table) -> None:
             )
 
 
-def _check(
-    name: str,
-    table: Table,
-    batch: str,
-    rows: pl.DataFrame,
-    reasons: pl.DataFrame,
-    as_of: datetime,
-    *,
-    is_newest: bool,
-) -> BatchCheck:
+def _check(name: str, table: Table, batch: str, rows: pl.DataFrame, reasons: pl.DataFrame) -> BatchCheck:
     counts = reasons.explode(REASONS)[REASONS].value_counts(sort=True) if reasons.height else None
     by_reason = dict(counts.iter_rows()) if counts is not None else {}
     where = f"{name} {batch}"
@@ -179,8 +180,6 @@ def _check(
         ),
         *_missing_verdicts(name, table, batch, rows),
     ]
-    if is_newest and table.time and table.freshness:
-        verdicts.append(_freshness(name, batch, rows[table.time], table.freshness, as_of))
     return BatchCheck(name, batch, rows.height, reasons.height, by_reason, verdicts)
 
 
@@ -200,9 +199,8 @@ def _missing_verdicts(name: str, table: Table, batch: str, rows: pl.DataFrame) -
     ]
 
 
-def _freshness(name: str, batch: str, times: pl.Series, limit: timedelta, as_of: datetime) -> Verdict:
-    newest = times.max()
-    age = (as_of - newest).total_seconds() / 3600 if isinstance(newest, datetime) else None
+def _freshness(name: str, batch: str, newest: datetime | None, limit: timedelta, as_of: datetime) -> Verdict:
+    age = None if newest is None else (as_of - newest).total_seconds() / 3600
     return judge(
         f"data.freshness.{name}",
         age,
