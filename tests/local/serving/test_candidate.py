@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import urllib.request
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
-from tests.local.serving.conftest import Ferry, crossings, infer_body, wait_for
+from prometheus_client.parser import text_string_to_metric_families
+from tests.local.serving.conftest import Ferry, Server, crossings, infer_body, outputs, wait_for
 
 from seatrial.bundle import open_trust_root
+from seatrial.feedback import read_predictions
+from seatrial.feedback.joining import read_comparisons
 from seatrial.feedback.log import FeedbackLog
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.rows import Rows, read_rows
 from seatrial.feedback.segments import scan
-from seatrial.promotion import Stage
+from seatrial.promotion import Stage, read_pointer
+from seatrial.promotion.pointer import begin_stage
 from seatrial.server import batching, candidate
 from seatrial.server.batching import Answered, Predictor
 from seatrial.server.candidate import Candidate, Counts, share_of
@@ -210,3 +217,52 @@ def test_without_an_id_chance_decides(models: list[ServedModel]) -> None:
     assert not any(tried.takes(None) for _ in range(50))
     tried.stop()
     tried.join()
+
+
+def compared(server: Server) -> float:
+    """Return how many rows a server has compared."""
+    with urllib.request.urlopen(f"{server.address}/metrics", timeout=30) as answer:  # noqa: S310 -- our own server
+        text = answer.read().decode()
+    return next(
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "seatrial_candidate_compared_rows_total"
+    )
+
+
+def test_outcomes_count_for_the_candidate_as_for_the_bundle_that_serves(ferry: Ferry) -> None:
+    """The same bundle as its own candidate says the same, with outcomes learned before it was there and after."""
+    digest = ferry.digests[0]
+    late = crossings(4, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
+    parts = [late[n : n + 60] for n in (0, 60, 120, 180)]
+    with ferry.serve("--ship-every", "600") as server:
+        tell(server, parts[0])
+        pointer = read_pointer(ferry.workspace, "local", "ferry")
+        begin_stage(ferry.workspace, "local", "ferry", {"digest": digest}, weight=0, expected=pointer)
+        wait_for(
+            lambda: server.get("/v2/models/ferry").content["parameters"]["candidate"] is not None,
+            "the candidate",
+        )
+        for number, part in enumerate(parts[1:], 1):
+            tell(server, part, after=lambda number=number: compared(server) == 60 * number)  # type: ignore[misc]
+        assert server.stop() == 0
+
+    said = read_comparisons(ferry.workspace, "ferry").collect()
+    recorded = read_predictions(ferry.workspace, "ferry")
+    assert said.height == 180
+    assert said["candidate_probability"].to_list() == pytest.approx(said["probability"].to_list(), abs=1e-7)
+    features = recorded["features"].to_list()
+    assert len({tuple(row) for row in features}) > 100  # Histories differ from row to row.
+
+
+def tell(server: Server, rows: list[dict[str, Any]], after: Callable[[], bool] = lambda: True) -> None:
+    """Ask rows, and bring their outcomes when ``after`` holds."""
+    ids = outputs(server.infer(rows))["prediction_id"]
+    wait_for(after, "the comparisons")
+    known = [
+        {"prediction_id": name, "value": row["late"], "occurred_at": row["arrived_at"].isoformat()}
+        for name, row in zip(ids, rows, strict=True)
+        if row["late"] is not None
+    ]
+    assert server.feedback(*known).status == 200
