@@ -11,7 +11,9 @@ import pytest
 
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import run
+from seatrial.promotion.pointer import read_pointer
 from support.harbour import MODEL, Harbour
+from support.killed_delivery import ROWS, record_comparisons
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -123,3 +125,44 @@ def test_what_is_wrong_is_said(
     found, _, err = cli(*arguments)
 
     assert (found, message in err) == (code, True), err
+
+
+def test_a_roll_out_at_the_terminal(harbour: Harbour, cli: Cli) -> None:
+    """It is begun, looked at, and led to its end; one that a guard takes back is an error with the reason."""
+    first, second = harbour.digests
+    workspace = harbour.workspace("staging")
+    harbour.train(first)
+    harbour.deliver("staging")
+    assert cli("rollout", MODEL, "--env", "staging") == (0, "Nothing is rolled out in staging.\n", "")
+    harbour.rules("staging", f"rollout: {{steps: [0, 50], minimum_rows: {ROWS}, minimum_time: 1s}}\n")
+    harbour.train(second)
+    proposal = harbour.propose("staging")
+    assert "step by step (shadow, 50%, then all requests)" in proposal.text
+    assert proposal.branch is not None
+    harbour.merge(proposal.branch.name)
+
+    code, out, _ = cli("reconcile", "staging")
+    assert code == 0
+    assert f"staging tries {second[:12]} of {MODEL} (shadow)" in out
+    said = json(cli("rollout", MODEL, "--env", "staging", "--json"))
+    assert (said["serving"], said["candidate"], said["weight"], said["state"]) == (
+        first,
+        second,
+        0,
+        "rolling out",
+    )
+    code, out, _ = cli("rollout", MODEL, "--env", "staging")
+    assert code == 0
+    assert f"waits: 0 of {ROWS} rows" in out
+
+    stage = read_pointer(workspace, "staging", MODEL).stage
+    assert stage is not None
+    record_comparisons(workspace, stage, failed=True)
+    code, out, err = cli("reconcile", "staging", "--wait", "--every", "0.1")
+    assert code == 9
+    assert f"{second[:12]} was rolled back: error_share is 1.0" in err
+    assert harbour.served("staging") == first
+    code, out, _ = cli("history", MODEL, "--env", "staging")
+    assert code == 0
+    assert "shadow" in out
+    assert cli("reconcile", "staging")[0] == 14  # Git does not say so yet.
