@@ -4,15 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest
-# For tests of nothing that several would share: a process a core, the tests of one file together.
-SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile
+# A process a core, the tests of one file together, the files in the order of collection.
+SIDE_BY_SIDE := --numprocesses=logical --dist=loadfile --no-loadscope-reorder
 
 # Each step of a pipeline is a process of its own: where Python may not keep bytecode, every one of them would
 # compile all that it imports anew, which is most of its time.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check unit local browser test-charts test-cluster docs lock images test-long bench-data bench-data-growth bench-serving bench-soak compare-seldon soak-kills clean
+.PHONY: help setup demo test check types rules unit local browser test-charts test-cluster docs lock images test-long bench-data bench-data-growth bench-serving bench-soak compare-seldon soak-kills clean
 
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,10 +33,16 @@ test: check unit test-charts local browser ## All tests; prints the coverage of 
 	$(BIN)/python -m coverage combine --quiet build/coverage
 	$(BIN)/python tools/print_coverage.py
 
+# mypy takes half of the time, on one core: what else is checked runs beside it, and each says all that it has to say at once.
 check: setup ## Lint, format, types, layers, house rules
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types rules
+
+types: setup
+	$(BIN)/mypy src
+
+rules: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy src
 	$(BIN)/lint-imports
 	$(PYTEST) tests/repository
 
@@ -45,7 +51,7 @@ unit: setup ## Tests of single modules, without a network or a server
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.unit
 
 local: setup ## The loop with real parts: pipelines, server, crashes
-	$(PYTEST) --cov --cov-report= -m "not long" tests/local
+	$(PYTEST) $(SIDE_BY_SIDE) --cov --cov-report= -m "not long" tests/local
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.local
 
 test-long: setup ## What takes minutes: kills by the dozen, races, real clients of both protocols

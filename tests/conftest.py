@@ -6,6 +6,8 @@ runs the cheap levels first: whatever can be wrong is said as early as it can be
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -16,6 +18,11 @@ UNIT_SECONDS = 2.0
 """A unit test that takes longer than this is named at the end of the run."""
 UNIT_LIMIT_SECONDS = 60
 """A unit test that takes longer than this is stopped; on a busy machine an import alone may take ten."""
+
+# In pytest-xdist's processes these name a terminal of 80 columns, as they may where a caller has one. What is printed
+# would be broken into lines there, and a test could not say otherwise: rich reads them when it is imported.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
 
 # On a machine that is busy with something else an example may take any time: the limit on the test counts.
 hypothesis.settings.register_profile("seatrial", deadline=None, print_blob=True)
@@ -53,14 +60,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{seconds:6.1f} s  {test}")
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
     """Take away the caller's settings; with them, a test would use the caller's workspace and keys."""
-    for name in (
-        "SEATRIAL_WORKSPACE",
-        "SEATRIAL_MODELS",
-        "SEATRIAL_SIGNING_KEY",
-        "SEATRIAL_TRUST",
-        "SEATRIAL_PRIVACY_KEY",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in (
+            "SEATRIAL_WORKSPACE",
+            "SEATRIAL_MODELS",
+            "SEATRIAL_SIGNING_KEY",
+            "SEATRIAL_TRUST",
+            "SEATRIAL_PRIVACY_KEY",
+        ):
+            patch.delenv(name, raising=False)
+        yield

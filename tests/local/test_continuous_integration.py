@@ -14,6 +14,8 @@ from tests.local.test_init_trains import write_orders
 from seatrial.init_model import init_model
 from support.repository import git
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 ROOT = Path(__file__).parents[2]
 
 

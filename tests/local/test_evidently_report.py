@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 DRAW = """
 import sys
 from seatrial.bundle import forbid_unpickling

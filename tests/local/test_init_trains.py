@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from seatrial.local_runs import run_locally
 from seatrial.monitoring import monitor
 from seatrial.promotion import read_pointer
 from seatrial.workspace import Workspace
+from support.measured import measured
 
 ROWS = 600
 
@@ -54,7 +56,8 @@ def test_a_new_model_goes_round_the_loop(
     contract.write_text(contract.read_text().replace("trials: 8", "trials: 1"))
     workspace = Workspace.open(tmp_path / "workspace")
     arguments = {"model": str(made.folder), "environment": "local", "as_of": ""}
-    run = run_locally("training", arguments, workspace, tell=lambda _: None)
+    with measured() if timed else nullcontext():  # Both run the same steps.
+        run = run_locally("training", arguments, workspace, tell=lambda _: None)
     pointer = read_pointer(workspace, "local", "orders")
     assert run.output is True
     assert pointer.digest is not None

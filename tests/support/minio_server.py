@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import pytest
 from seatrial.cluster_setup.object_store import Credentials
 from seatrial.cluster_setup.wait import wait_for
 from seatrial.errors import StoreError
+from support.ports import free_port
 
 START_SECONDS = 60.0
 REGION = "us-east-1"
@@ -49,13 +49,6 @@ def minio_command() -> str:
     if command is None:
         pytest.skip("the server `minio` is not on PATH, and $MINIO does not name it")
     return command
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

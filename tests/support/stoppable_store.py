@@ -12,7 +12,8 @@ from pathlib import Path
 
 from minio import Minio
 
-from support.minio_server import free_port, minio_command
+from support.minio_server import minio_command
+from support.ports import free_port
 
 START_SECONDS = 120
 BUCKET = "seatrial"

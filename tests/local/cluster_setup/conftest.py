@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
 
 from seatrial.cluster_setup.object_store import BucketPlan, Credentials, Grant, Plan, UserPlan, set_up
+from support.measured import measured
 from support.minio_server import REGION, ObjectStore, object_store
 
 TEST, PRODUCTION = "environment-test", "environment-production"
@@ -15,7 +17,9 @@ TEST, PRODUCTION = "environment-test", "environment-production"
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A running object store; skips where there is no MinIO."""
-    with object_store(tmp_path_factory.mktemp("object-store")) as running:
+    with contextlib.ExitStack() as stack:
+        with measured():
+            running = stack.enter_context(object_store(tmp_path_factory.mktemp("object-store")))
         yield running
 
 

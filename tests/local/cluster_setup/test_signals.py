@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 NOBODY = "tcp://127.0.0.1:1"
 AS_FIRST = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
 """Start a process as the first one of its namespace, which no signal ends that it does not handle."""

@@ -18,7 +18,8 @@ import pytest
 
 from seatrial.cluster_setup.object_store import Credentials, open_client
 from seatrial.cluster_setup.wait import wait_for
-from support.minio_server import REGION, ObjectStore, free_port
+from support.minio_server import REGION, ObjectStore
+from support.ports import free_port
 
 UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 

@@ -21,6 +21,8 @@ from seatrial.workspace import Workspace
 from support.bundles import VERDICTS, bundle_files, make_bundle
 from support.small_model import CONTRACT, loaded_model, write_model
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 RUN = "training-2026"
 ASKS = "\nenvironments:\n  staging: {promotion: manual, ask_for: 60s}\n  test: {promotion: automatic}\n"
 

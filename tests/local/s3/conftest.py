@@ -6,7 +6,6 @@ import itertools
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -20,6 +19,7 @@ from minio import Minio
 
 from seatrial.bundle import open_signer
 from seatrial.workspace import Workspace
+from support.ports import free_port
 
 BUCKETS = ("seatrial", "mlflow")
 START_SECONDS = 180
@@ -51,13 +51,6 @@ class Store:
             "AWS_ALLOW_HTTP": "true",
             "MLFLOW_S3_ENDPOINT_URL": f"http://{self.address}",
         }
-
-
-def free_port() -> int:
-    """Return a port that nothing listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

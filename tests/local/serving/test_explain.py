@@ -15,6 +15,8 @@ from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.feedback import read_predictions
 from seatrial.server.explaining import explain_row, read_background
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 
 

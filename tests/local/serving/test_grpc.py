@@ -30,6 +30,8 @@ from seatrial.server.metrics import Metrics
 from seatrial.server.model import load_model
 from seatrial.server.service import Service
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 ROWS = [
     orjson.loads(orjson.dumps({**row, "wind": 3.5 + place, "passengers": 9}))
     for place, row in enumerate(crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)[:3])

@@ -28,6 +28,8 @@ from tests.local.serving.conftest import (
 
 from seatrial.tables import Tables
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 ROWS = crossings(1, start=datetime(2024, 2, 1, tzinfo=UTC), seed=5)
 
 

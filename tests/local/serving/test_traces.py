@@ -17,6 +17,8 @@ from tests.local.serving.protocols import COLUMNS, OK, PROTOCOLS, send
 from tests.local.serving.test_grpc import ROWS, Calls
 from tests.local.serving.test_process import refused
 
+pytestmark = pytest.mark.usefixtures("measured_processes")
+
 ROOTS = {
     "v2 json": "POST /v2/models/{model}/infer",
     "v2 binary": "POST /v2/models/{model}/infer",

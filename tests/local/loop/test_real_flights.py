@@ -1,4 +1,8 @@
-"""Real flights as live traffic: served, recorded, watched, and answered by a newer model in the end."""
+"""Real flights go round the loop: trained, served, recorded, watched, and answered by a newer model in the end.
+
+The file is in the order of the loop: what is live trains the model anew, so it comes after what the first
+training is asked for. All of it is one file, so that tests side by side train the model once.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,91 @@ import polars as pl
 import pytest
 
 from seatrial.bundle import load_bundle, open_trust_root
+from seatrial.contract import LoadedContract
 from seatrial.data_tests import validate
 from seatrial.demo import serving
 from seatrial.features import compute_features
 from seatrial.feedback import join_outcomes, read_predictions
+from seatrial.local_runs import StepEvent, run_locally
 from seatrial.model_check import load_features
 from seatrial.promotion import read_pointer
+from seatrial.registry import list_versions
 from seatrial.replay import ReplayResult, replay
 from seatrial.sources import ingest, read_source
-from seatrial.steps.files import read_json
+from seatrial.steps.files import read_dataset, read_json
 from seatrial.tables import Tables
+from seatrial.training import to_onnx, to_skops, train_candidates
 from seatrial.triggers import trigger_log
-from support.loop import Loop
+from seatrial.verdicts import Outcome
+from seatrial.workspace import Workspace
+from support.loop import TRAINED_AS_OF, Loop
 
 START, MIDDLE, END = (datetime(2013, 3, day, tzinfo=UTC) for day in (1, 3, 4))
+
+
+@pytest.fixture(scope="module")
+def loop(flights: LoadedContract, tmp_path_factory: pytest.TempPathFactory) -> Loop:
+    """The model, trained on January and February."""
+    workspace = Workspace.open(tmp_path_factory.mktemp("loop") / "workspace")
+    events: list[StepEvent] = []
+    arguments = {"model": str(flights.folder), "environment": "local", "as_of": TRAINED_AS_OF}
+    training = run_locally("training", arguments, workspace, tell=events.append)
+    return Loop(flights, workspace, training, events)
+
+
+def test_a_run_ends_in_a_bundle_that_serves(loop: Loop) -> None:
+    """The environment's pointer names a verified bundle with a verdict for every gate, none failed."""
+    pointer = read_pointer(loop.workspace, "local", "flights")
+    assert pointer.digest is not None
+    bundle = load_bundle(loop.workspace, pointer.digest, open_trust_root(loop.workspace))
+
+    assert loop.training.output is True
+    assert (pointer.generation, pointer.as_of) == (1, TRAINED_AS_OF)
+    assert {v.check for v in bundle.verdicts} == {"data_tests", *loop.loaded.contract.gates.model_fields_set}
+    assert [v.check for v in bundle.verdicts if v.outcome is Outcome.FAIL] == []
+    assert {"model.onnx", "model.skops", "features.py", "model.yaml", "baseline.json", "card.md"} <= set(
+        bundle.files
+    )
+    assert bundle.manifest.data["flights"]["rows"] == 51_801
+
+
+def test_the_registry_shows_the_version(loop: Loop) -> None:
+    """MLflow has one version, tagged with digest and data versions, with the environment as its alias."""
+    (version,) = list_versions(loop.workspace, "flights")
+
+    assert version.digest == read_pointer(loop.workspace, "local", "flights").digest
+    assert version.aliases == ["local"]
+    assert version.tags["seatrial.verdict"] == "pass"
+    assert "seatrial.data.flights" in version.tags
+
+
+def test_each_step_says_what_it_decided(loop: Loop) -> None:
+    """Every step of the pipeline tells a person at least one line."""
+    said = {event.step for event in loop.events if event.kind == "said"}
+
+    assert set(loop.training.seconds) <= said
+
+
+def test_the_report_lies_in_the_workspace(loop: Loop) -> None:
+    """The run's report is one HTML file with the verdicts."""
+    page = loop.workspace.get(f"runs/flights/{loop.training.name}/report.html")
+
+    assert page is not None
+    assert b"quality" in page.lower()
+
+
+def test_the_same_rows_code_and_contract_give_the_same_model(loop: Loop) -> None:
+    """Training again on the run's rows, in another process, gives the bytes that are in the bundle."""
+    folder = loop.training.folder
+    parts = [read_dataset(str(folder / "split" / name)) for name in ("training", "validation")]
+    again = train_candidates(loop.loaded, *parts, progress=lambda _: None)
+    digest = read_pointer(loop.workspace, "local", "flights").digest
+    assert digest is not None
+    bundle = load_bundle(loop.workspace, digest, open_trust_root(loop.workspace))
+
+    assert to_onnx(again.estimator, len(again.schema.columns)) == bundle.files["model.onnx"]
+    assert to_skops(again.estimator) == bundle.files["model.skops"]
+    assert again.schema == bundle.schema.features
 
 
 async def _replay(
