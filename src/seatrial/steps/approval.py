@@ -1,4 +1,4 @@
-"""The step that waits for a person."""
+"""Step 8, its end: a run that waits for a person."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def test_a_pipeline_waits_for_a_yes_and_serves(tmp_path: Path) -> None:
     (record,) = pointer_log(workspace, "staging", "visits").all()
     assert record.content["reason"].startswith("approved by ")
     assert record.content["reason"].endswith("looked at it")
-    said = [event.text for event in events if event.step == "approve" and event.kind == "said"]
+    said = [event.text for event in events if event.step == "register" and event.kind == "said"]
     assert any(f"seatrial approve {runs[0].name}" in line for line in said)
 
 

@@ -1,1 +1,0 @@
-"""A component; see component.py."""
