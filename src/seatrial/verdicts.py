@@ -8,10 +8,14 @@ manifest can hold them. A value that could not be computed is a failure, never a
 from __future__ import annotations
 
 import math
+import re
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_MARKUP = re.compile(r"[\\`*\[\]<>|]")
+_NAME = re.compile(r"\w*_\w*")
 
 
 class Outcome(StrEnum):
@@ -105,3 +109,23 @@ def worst(verdicts: list[Verdict]) -> Outcome:
         return Outcome.FAIL
     order = [Outcome.PASS, Outcome.WARN, Outcome.FAIL]
     return max((v.outcome for v in verdicts), key=order.index)
+
+
+def verdicts_table(verdicts: list[Verdict]) -> list[str]:
+    """Return verdicts as the lines of a Markdown table, failed ones first."""
+    order = [Outcome.FAIL, Outcome.WARN, Outcome.PASS]
+    lines = ["| verdict | gate | value | bound | what |", "| --- | --- | ---: | ---: | --- |"]
+    for verdict in sorted(verdicts, key=lambda v: order.index(v.outcome)):
+        outcome = verdict.outcome if verdict.outcome is Outcome.PASS else f"**{verdict.outcome}**"
+        value, bound = (
+            "" if n is None else f"{n:.4g} {verdict.unit}".strip() for n in (verdict.value, verdict.bound)
+        )
+        cells = (outcome, _plain(verdict.check), value, bound, _plain(verdict.message))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Text as it stands in a cell: a message comes from a bundle, and may neither end the row nor mark anything up."""
+    escaped = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _NAME.sub(r"`\g<0>`", escaped)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seatrial.verdicts import Outcome, Verdict, judge, worst
+from seatrial.verdicts import Outcome, Verdict, judge, verdicts_table, worst
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -79,3 +79,16 @@ def test_the_worst_of_verdicts_decides(outcomes: list[Outcome]) -> None:
 def test_no_verdict_at_all_is_a_failure() -> None:
     """A list of checks from which all were lost does not pass."""
     assert worst([]) is Outcome.FAIL
+
+
+def test_a_table_of_verdicts_stands_in_markdown() -> None:
+    """Failed ones come first, and nothing that a name or a message holds marks anything up or ends its cell."""
+    passed = Verdict(
+        check="worst_slice", outcome=Outcome.PASS, value=0.61, bound=0.5, message="roc_auc of a|b_\n*c*"
+    )
+    failed = Verdict(check="champion", outcome=Outcome.FAIL, message="too <b>bad</b>")
+
+    assert verdicts_table([passed, failed])[2:] == [
+        r"| **fail** | champion |  |  | too \<b\>bad\</b\> |",
+        r"| pass | `worst_slice` | 0.61 | 0.5 | `roc_auc` of a\|`b_` \*c\* |",
+    ]

@@ -14,7 +14,7 @@ from seatrial.bundle import content as names
 from seatrial.delivery.declared import object_name
 from seatrial.promotion.environment import EnvironmentFolder
 from seatrial.promotion.pointer import Pointer
-from seatrial.verdicts import Outcome, Verdict
+from seatrial.verdicts import Outcome, Verdict, verdicts_table
 
 LOWER_IS_BETTER = frozenset(
     {"brier_score", "cost_per_row", "cost_ratio", "expected_calibration_error", "log_loss"}
@@ -132,14 +132,5 @@ def _verdicts(title: str, verdicts: list[Verdict]) -> Iterator[str]:
     counts = {outcome: sum(v.outcome is outcome for v in verdicts) for outcome in Outcome}
     said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
     yield from (f"## {title}", "", f"{said}.", "")
-    yield from ("| verdict | gate | value | bound | what |", "| --- | --- | ---: | ---: | --- |")
-    order = [Outcome.FAIL, Outcome.WARN, Outcome.PASS]
-    for verdict in sorted(verdicts, key=lambda v: order.index(v.outcome)):
-        outcome = verdict.outcome if verdict.outcome is Outcome.PASS else f"**{verdict.outcome}**"
-        value, bound = (
-            "" if n is None else f"{n:.4g} {verdict.unit}".strip() for n in (verdict.value, verdict.bound)
-        )
-        # A message comes from a bundle: no line and no cell of it may end the table's.
-        message = " ".join(verdict.message.replace("|", "\\|").split())
-        yield f"| {outcome} | {verdict.check} | {value} | {bound} | {message} |"
+    yield from verdicts_table(verdicts)
     yield ""

@@ -30,7 +30,7 @@ from seatrial.steps.training import TRAINING
 from seatrial.tables import Tables
 from seatrial.training import predict_probabilities
 from seatrial.training.dataset import Dataset, build_dataset, split_dataset
-from seatrial.verdicts import Outcome, Verdict
+from seatrial.verdicts import Verdict, verdicts_table
 from seatrial.workspace import Workspace
 
 LATENCY_PREDICTIONS = 300
@@ -239,7 +239,7 @@ def judge_model(
         "profiles": read_json(files.profiles),
     }
     write_json(found_out, found)
-    Path(verdicts_out).write_text(verdicts_table(verdicts), encoding="utf-8")
+    Path(verdicts_out).write_text("\n".join(verdicts_table(verdicts)) + "\n", encoding="utf-8")
     return passes(verdicts)
 
 
@@ -248,18 +248,6 @@ def _measured(verdict: Verdict) -> str:
         return verdict.message
     bound = "" if verdict.bound is None else f" (bound {verdict.bound:g})"
     return f"{verdict.value:.4g} {verdict.unit}".rstrip() + bound
-
-
-def verdicts_table(verdicts: list[Verdict]) -> str:
-    """Return verdicts as a Markdown table, failed ones first."""
-    order = {Outcome.FAIL: 0, Outcome.WARN: 1, Outcome.PASS: 2}
-    lines = ["| verdict | gate | value | bound | what |", "| --- | --- | --- | --- | --- |"]
-    for verdict in sorted(verdicts, key=lambda v: order[v.outcome]):
-        value, bound = (
-            "" if n is None else f"{n:.4g} {verdict.unit}" for n in (verdict.value, verdict.bound)
-        )
-        lines.append(f"| {verdict.outcome} | {verdict.check} | {value} | {bound} | {verdict.message} |")
-    return "\n".join(lines) + "\n"
 
 
 def _measure(loaded: LoadedContract, place: Workspace, environment: str, files: RunFiles) -> Measurements:
