@@ -10,16 +10,28 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from seatrial.cluster.context import connect
+from seatrial.cluster.kubeflow import Kubeflow
+from seatrial.cluster.workflow import Workflow
+from seatrial.cluster_runs import compile_for_cluster
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = "seatrial"
 """The namespace of the platform, which all tests share: it takes minutes to come up."""
 CONTEXT = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
 """The kubeconfig context of the cluster; it must be one of kind's."""
+ENVIRONMENT = "test"
+"""The environment that the tests train in."""
+AS_OF = "2013-04-01T00:00:00+00:00"
+"""When every run of it takes place: a workspace that has later data than a run may see stops the run."""
+RUN_SECONDS = 1800
 
 Command = Callable[..., str]
 
@@ -112,3 +124,32 @@ def platform(kubectl: Command, helm: Command) -> str:
         "10m",
     )
     return PLATFORM
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run of the training pipeline on the cluster that has ended.
+
+    Attributes:
+        id: Kubeflow's name of it.
+        workflow: What the cluster says of its steps.
+    """
+
+    id: str
+    workflow: Workflow
+
+
+@pytest.fixture(scope="session")
+def training_run(context: str, platform: str, tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
+    """The flights model, trained on the cluster on the first three months of 2013, once for all tests."""
+    package = tmp_path_factory.mktemp("training") / "pipeline.yaml"
+    compile_for_cluster("training", package, ENVIRONMENT)
+    with Kubeflow(connect(context, platform)) as kubeflow:
+        version = kubeflow.version(package)
+        arguments = {"model": "flights", "as_of": AS_OF}
+        run = kubeflow.start(version, ENVIRONMENT, "Training for the tests", arguments)
+        deadline = time.monotonic() + RUN_SECONDS
+        while (workflow := kubeflow.workflow(run)) is None or not workflow.ended:
+            assert time.monotonic() < deadline, f"the run goes on after {RUN_SECONDS} s: {workflow}"
+            time.sleep(3)
+    return TrainingRun(run, workflow)

@@ -9,10 +9,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwright
+from tests.cluster.conftest import AS_OF, ENVIRONMENT, TrainingRun
 
 from seatrial.cluster.context import connect
 from seatrial.cluster.kubeflow import Kubeflow, pipeline_name
@@ -24,11 +26,12 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on this machine"),
     pytest.mark.timeout(2400),
 ]
-ENVIRONMENT = "test"
 STEP_MILLISECONDS = 900_000
 PATIENCE_MILLISECONDS = 120_000
-AS_OF = "2013-04"
-"""As the other tests of the cluster: a workspace that has later data than a run may see stops it."""
+STEPS = ("ingest", "validate")
+STEPS_OF_LEARNING = (
+    "features", "split", "train", "evaluate", "gates", "bundle", "report", "register",
+)  # fmt: skip
 SUCCESS = '.text-mui-green-600 path[d^="M12 2C6.48"]'
 """The green tick on a step of the graph."""
 
@@ -63,14 +66,36 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def page(pipelines: Pipelines, browser: Browser) -> Iterator[Page]:
-    """The Kubeflow page, opened anew."""
+@contextmanager
+def _opened(pipelines: Pipelines, browser: Browser) -> Iterator[Page]:
+    """Open the Kubeflow page anew."""
     with forwarded(pipelines.context, pipelines.namespace, "ml-pipeline-ui", 80) as address:
-        opened = browser.new_page(base_url=f"http://{address}", viewport={"width": 1200, "height": 800})
+        opened = browser.new_page(base_url=f"http://{address}", viewport={"width": 1400, "height": 900})
         opened.set_default_timeout(PATIENCE_MILLISECONDS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def page(pipelines: Pipelines, browser: Browser) -> Iterator[Page]:
+    """The Kubeflow page, opened anew."""
+    with _opened(pipelines, browser) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def started(pipelines: Pipelines, pipeline: str, browser: Browser) -> str:
+    """A run that was started on the page, by its id; stopped when its first step was seen to turn green."""
+    with _opened(pipelines, browser) as page:
+        run = _start(page, pipeline)
+        try:
+            _expect_green(page, "ingest", STEP_MILLISECONDS)
+            _picture(page, "kubeflow-run.png")
+        except AssertionError as error:
+            pytest.fail(f"{error}\n{page.inner_text('body')}\n{pipelines.told(run)}")
+        finally:
+            pipelines.stop(run)
+    return run
 
 
 def _start(page: Page, pipeline: str) -> str:
@@ -90,6 +115,33 @@ def _start(page: Page, pipeline: str) -> str:
     return page.url.rpartition("/")[2]
 
 
+def _expect_green(page: Page, step: str, milliseconds: float = PATIENCE_MILLISECONDS) -> None:
+    """Wait for the sign of success on a step of the graph."""
+    node = page.locator(".react-flow__node").filter(has=page.locator(f'[id="task.{step}"]'))
+    expect(node.locator(SUCCESS)).to_be_visible(timeout=milliseconds)
+
+
+def _open_learning(page: Page, run: TrainingRun) -> None:
+    """Open the graph of a run's part that trains and judges."""
+    page.goto(f"/#/runs/details/{run.id}")
+    _expect_green(page, "learning")
+    page.locator('[id="task.learning"]').click()
+    page.get_by_text("OPEN SUB-DAG").click()
+    _expect_green(page, "train")
+
+
+def _visualize(page: Page, artifact: str) -> None:
+    """Open what the page makes of an artifact."""
+    page.locator(f'[id="artifact.{artifact}"]').click()
+    page.get_by_role("button", name="Visualization").click()
+
+
+def _expect_words(page: Page | FrameLocator, *texts: str) -> None:
+    """Wait for each of some words to be seen."""
+    for text in texts:
+        expect(page.get_by_text(text).first).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+
+
 def _picture(page: Page, name: str) -> None:
     """Keep a picture for the documentation, if somebody asked for it."""
     if folder := os.environ.get("SEATRIAL_PICTURES"):
@@ -102,21 +154,74 @@ def test_a_pipeline_explains_its_parameters(page: Page, pipeline: str) -> None:
     page.get_by_text(pipeline, exact=True).first.click()
     page.get_by_text("Show Summary").click()
 
-    for words in (
+    _expect_words(
+        page,
         "Train a model on all data that has arrived",
         "Name of the model, whose contract is in the image",
-    ):
-        expect(page.get_by_text(words).first).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    )
     _picture(page, "kubeflow-pipeline.png")
 
 
-def test_a_run_is_started_and_seen_to_turn_green(page: Page, pipelines: Pipelines, pipeline: str) -> None:
-    """A run that was started on the page is shown as a graph, and its first step gets the sign of success."""
-    run = _start(page, pipeline)
-    try:
-        node = page.locator(".react-flow__node").filter(has=page.locator('[id="task.ingest"]'))
-        expect(node.locator(SUCCESS)).to_be_visible(timeout=STEP_MILLISECONDS)
-        _picture(page, "kubeflow-run.png")
-    finally:
-        with pipelines.client() as client:
-            client.terminate_run(run)
+def test_a_run_is_started_and_seen_to_turn_green(page: Page, started: str) -> None:
+    """A run that was started on the page is shown as a graph, whose first step got the sign of success."""
+    page.goto(f"/#/runs/details/{started}")
+
+    _expect_green(page, "ingest")
+
+
+def test_every_step_of_a_run_is_green(page: Page, training_run: TrainingRun) -> None:
+    """Every step of a run that went well has the sign of success, those of the pipeline within it too."""
+    page.goto(f"/#/runs/details/{training_run.id}")
+    for step in STEPS:
+        _expect_green(page, step)
+    _open_learning(page, training_run)
+    for step in STEPS_OF_LEARNING:
+        _expect_green(page, step)
+    _picture(page, "kubeflow-learning.png")
+
+
+def test_the_report_is_read_on_the_page(page: Page, training_run: TrainingRun) -> None:
+    """The report is an artifact that the page shows as it is."""
+    _open_learning(page, training_run)
+    _visualize(page, "report.page")
+
+    _expect_words(page.frame_locator("iframe").first, "passed")
+    _picture(page, "kubeflow-report.png")
+
+
+def test_curve_and_confusion_matrix_are_drawn(page: Page, training_run: TrainingRun) -> None:
+    """The page draws the ROC curve and the confusion matrix by viewers of its own."""
+    _open_learning(page, training_run)
+    _visualize(page, "evaluate.curves")
+
+    _expect_words(page, "ROC Curve", "Confusion Matrix")
+    _picture(page, "kubeflow-curves.png")
+
+
+def test_the_figures_are_listed(page: Page, training_run: TrainingRun) -> None:
+    """The evaluation's figures stand in a table, by name and value."""
+    _open_learning(page, training_run)
+    _visualize(page, "evaluate.figures")
+
+    _expect_words(page, "roc_auc")
+
+
+def test_two_runs_are_compared(page: Page, training_run: TrainingRun, started: str) -> None:
+    """Parameters and figures of two runs stand side by side."""
+    page.goto(f"/#/compare?runlist={training_run.id},{started}")
+
+    expect(page.get_by_text(f'"{AS_OF}"')).to_have_count(2, timeout=PATIENCE_MILLISECONDS)
+    _expect_words(page, "roc_auc")
+    _picture(page, "kubeflow-compare.png")
+
+
+def test_the_lineage_leads_from_model_to_data(page: Page, training_run: TrainingRun) -> None:
+    """From the model's artifact the page finds the step that made it, and the rows that it was made of."""
+    _open_learning(page, training_run)
+    page.locator('[id="artifact.train.fitted"]').click()
+    page.get_by_role("link", name="fitted").first.click()
+    page.get_by_text("Lineage Explorer").click()
+
+    for words in ("train", "training", "validation"):
+        expect(page.get_by_text(words, exact=True).first).to_be_visible(timeout=PATIENCE_MILLISECONDS)
+    _picture(page, "kubeflow-lineage.png")

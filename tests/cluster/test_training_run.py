@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from minio import Minio
-from tests.cluster.conftest import Command
+from tests.cluster.conftest import AS_OF, ENVIRONMENT, Command, TrainingRun
 
 from seatrial.cluster.context import connect
 from seatrial.cluster.forward import SERVICES, Forward
-from seatrial.cluster.kubeflow import Kubeflow
 from seatrial.cluster.workflow import Workflow
-from seatrial.cluster_runs import compile_for_cluster, pipeline_name
+from seatrial.cluster_runs import pipeline_name
 from seatrial.local_runs import run_locally
 from seatrial.steps.files import read_dataset, read_json
 from seatrial.tables import digest_of
 from seatrial.workspace import Workspace
 
 pytestmark = pytest.mark.timeout(2400)
-ENVIRONMENT = "test"
 MODELS = Path(__file__).parents[2] / "models"
-AS_OF = "2013-04-01T00:00:00+00:00"
-RUN_SECONDS = 1800
 BUCKET = "mlpipeline"
 STEPS = {
     "ingest", "validate", "features", "split", "train", "evaluate", "gates", "bundle", "report", "register",
@@ -62,32 +57,20 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def both(context: str, platform: str, kubectl: Command, tmp_path_factory: pytest.TempPathFactory) -> Both:
+def both(
+    context: str,
+    platform: str,
+    kubectl: Command,
+    training_run: TrainingRun,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Both:
     """Train the flights model on the first three months of 2013, here and on the cluster."""
     folder = tmp_path_factory.mktemp("both")
-    workflow, run_id = _run_on_cluster(context, platform, folder / "pipeline.yaml")
-    _fetch(context, platform, kubectl, run_id, folder / "cluster")
+    _fetch(context, platform, kubectl, training_run.id, folder / "cluster")
     workspace = Workspace.open(folder / "workspace")
     arguments = {"model": str(MODELS / "flights"), "environment": "local", "as_of": AS_OF}
     local = run_locally("training", arguments, workspace, tell=lambda _: None)
-    return Both(workflow, folder / "cluster", local.folder)
-
-
-def _run_on_cluster(context: str, namespace: str, package: Path) -> tuple[Workflow, str]:
-    """Submit the training pipeline, and wait until it has ended."""
-    compile_for_cluster("training", package, ENVIRONMENT)
-    with Kubeflow(connect(context, namespace)) as kubeflow:
-        version = kubeflow.version(package)
-        run_id = kubeflow.start(
-            version, ENVIRONMENT, "The parity of two runs", {"model": "flights", "as_of": AS_OF}
-        )
-        deadline = time.monotonic() + RUN_SECONDS
-        while True:
-            workflow = kubeflow.workflow(run_id)
-            if workflow is not None and workflow.ended:
-                return workflow, run_id
-            assert time.monotonic() < deadline, f"the run goes on after {RUN_SECONDS} s: {workflow}"
-            time.sleep(3)
+    return Both(training_run.workflow, folder / "cluster", local.folder)
 
 
 def _fetch(context: str, namespace: str, kubectl: Command, run_id: str, folder: Path) -> None:

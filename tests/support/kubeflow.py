@@ -8,22 +8,29 @@ tells what the platform does and what it costs.
 
 import json
 import re
-import subprocess
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from kfp import Client, compiler, dsl
+from kfp_server_api import ApiException
+
+from seatrial.cluster.context import connect
+from seatrial.cluster.forward import Forward
+from seatrial.errors import ClusterError
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "images" / "pipeline" / "Dockerfile").read_text()
 IMAGE = re.findall(r"^ARG BASE_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)[0]
 """The image that ours are built on: small, and there wherever ours were built."""
+LOOK_SECONDS = 0.5
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED"}
 RUN_LABEL = "pipeline/runid"
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
 STEP = """
@@ -77,26 +84,25 @@ def chain(path: Path, *, steps: int, seconds: float) -> Path:
 
 @contextmanager
 def forwarded(context: str, namespace: str, service: str, port: int) -> Iterator[str]:
-    """Forward a free port of this machine to a Service and yield its address."""
-    command = [
-        "kubectl",
-        "--context",
-        context,
-        "-n",
-        namespace,
-        "port-forward",
-        f"service/{service}",
-        f":{port}",
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    """Forward a free port of this machine to a Service and yield its address.
+
+    kubectl ends a forward when one connection of it fails, so it is started anew at the same port while it is wanted.
+    """
+    ended = threading.Event()
+
+    def keep(forward: Forward) -> None:
+        while not ended.wait(LOOK_SECONDS):
+            with suppress(ClusterError):
+                forward.ensure()
+
+    with Forward(connect(context, namespace), service, port) as forward:
+        keeper = threading.Thread(target=keep, args=(forward,))
+        keeper.start()
         try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            found = re.search(r"127\.0\.0\.1:(\d+)", line)
-            assert found, line
-            yield f"127.0.0.1:{found[1]}"
+            yield forward.address.removeprefix("http://")
         finally:
-            process.terminate()
+            ended.set()
+            keeper.join()
 
 
 @dataclass(frozen=True)
@@ -128,10 +134,17 @@ class Pipelines:
         with self.client() as client:
             return str(client.get_run(run).state)
 
+    def stop(self, run: str) -> str:
+        """End a run that still goes on, and return how it ended."""
+        # It may have ended by itself just now; if it has not, waiting for its end tells so.
+        with self.client() as client, suppress(ApiException):
+            client.terminate_run(run)
+        return self.finished(run)
+
     def finished(self, run: str, *, timeout: float = 300) -> str:
         """Wait until the API says that a run has ended, and return how."""
         end = time.monotonic() + timeout
-        while (state := self._state_if_reachable(run)) not in {"SUCCEEDED", "FAILED", "CANCELED"}:
+        while (state := self._state_if_reachable(run)) not in ENDED:
             assert time.monotonic() < end, f"run {run} is {state} after {timeout:g} s; {self.pods(run)}"
             time.sleep(1)
         return state
@@ -141,6 +154,14 @@ class Pipelines:
             return self.state(run)
         except Exception as error:  # noqa: BLE001 -- whatever the client makes of an API that is being replaced
             return f"unknown ({type(error).__name__})"
+
+    def told(self, run: str) -> str:
+        """What API and cluster say of a run, for the message of a test that fails."""
+        pods = [(pod["metadata"]["name"], pod["status"]["phase"]) for pod in self.pods(run)]
+        parts = self.kubectl("-n", self.namespace, "get", "pods", "-l", "!" + RUN_LABEL)
+        with self.client() as client:
+            told = client.get_run(run)
+        return f"{told.state} {told.error} {told.state_history}\n{pods}\n{parts}"
 
     def pods(self, run: str) -> list[dict[str, Any]]:
         """The pods of a run, oldest first."""
