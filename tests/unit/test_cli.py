@@ -307,7 +307,8 @@ def test_feedback_is_kept_and_erased(cli: Cli, model: Path, tmp_path: Path) -> N
     assert cli("feedback", "join", model, tmp_path / "joined.txt", *place)[0] == 2
     assert cli("feedback", "export", model, tmp_path / "all.csv", *place)[0] == 2
 
-    (first, _) = orjson.loads(cli("feedback", "compact", model, *place, "--json")[1])
+    first, *others = orjson.loads(cli("feedback", "compact", model, *place, "--json")[1])
+    assert [table["table"] for table in others] == ["outcomes", "comparisons"]
     assert first == {"table": "predictions", "files_before": 1, "files_after": 1, "deleted_files": 0}
     assert "predictions: 1 files became 1" in cli("feedback", "compact", model, *place)[1]
     code, _, err = cli("feedback", "retain", model, *place)
