@@ -64,10 +64,12 @@ def test_swaps_drop_no_request(ferry: Ferry) -> None:
         spans: list[tuple[float, float, str]] = []
         since = time.monotonic()
         for current, newer in ((first, second), (second, first), (first, second)):
+            moved = time.monotonic()
             ferry.promote(newer)
             serving(server, newer)
+            # The newer one came into its place at some time between the move and when it was seen there.
             spans.append((since, time.monotonic(), current))
-            since = spans[-1][1] - 2.0  # It came into its place somewhat before it was seen to be there.
+            since = moved
         spans.append((since, float("inf"), second))
         seen = len(traffic.answers)
         wait_for(lambda: len(traffic.answers) > seen + 20, "the last bundle to answer")
