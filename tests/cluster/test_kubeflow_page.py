@@ -203,7 +203,7 @@ def test_the_figures_are_listed(page: Page, training_run: TrainingRun) -> None:
     _open_learning(page, training_run)
     _visualize(page, "evaluate.figures")
 
-    _expect_words(page, "roc_auc")
+    _expect_words(page, "average_precision")
 
 
 def test_two_runs_are_compared(page: Page, training_run: TrainingRun, started: str) -> None:
