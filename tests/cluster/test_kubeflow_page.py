@@ -17,9 +17,10 @@ from playwright.sync_api import Browser, FrameLocator, Page, expect, sync_playwr
 from tests.cluster.conftest import AS_OF, ENVIRONMENT, TrainingRun
 
 from seatrial.cluster.context import connect
+from seatrial.cluster.forward import SERVICES, Forward
 from seatrial.cluster.kubeflow import Kubeflow, pipeline_name
 from seatrial.cluster_runs import compile_for_cluster
-from support.kubeflow import Command, Pipelines, forwarded
+from support.kubeflow import Command, Pipelines
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -69,8 +70,8 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def _opened(pipelines: Pipelines, browser: Browser) -> Iterator[Page]:
     """Open the Kubeflow page anew."""
-    with forwarded(pipelines.context, pipelines.namespace, "ml-pipeline-ui", 80) as address:
-        opened = browser.new_page(base_url=f"http://{address}", viewport={"width": 1400, "height": 900})
+    with Forward(connect(pipelines.context, pipelines.namespace), *SERVICES["kubeflow"]) as forward:
+        opened = browser.new_page(base_url=forward.address, viewport={"width": 1400, "height": 900})
         opened.set_default_timeout(PATIENCE_MILLISECONDS)
         yield opened
         opened.close()

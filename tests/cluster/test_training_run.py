@@ -79,7 +79,7 @@ def _fetch(context: str, namespace: str, kubectl: Command, run_id: str, folder: 
     user, password = (base64.b64decode(secret["data"][key]).decode() for key in ("accesskey", "secretkey"))
     prefix = f"v2/artifacts/{pipeline_name('training', ENVIRONMENT)}/{run_id}/"
     with Forward(connect(context, namespace), *SERVICES["minio"]) as forward:
-        store = Minio(forward.address.removeprefix("http://"), user, password, secure=False)
+        store = Minio(forward.host, user, password, secure=False)
         found = store.list_objects(BUCKET, prefix=prefix, recursive=True)
         for entry in sorted(found, key=lambda entry: entry.last_modified):
             step, _, rest = entry.object_name.removeprefix(prefix).split("/", 2)

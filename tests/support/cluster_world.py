@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seatrial.cluster.context import connect
+from seatrial.cluster.forward import SERVICES, Forward
 from seatrial.images import own_image, read_images
 from seatrial.workspace import Workspace
 
@@ -134,29 +134,11 @@ class World:
         return {} if reason in ("", "ContainerCreating") and "terminated" not in state else state
 
     @contextmanager
-    def forwarded(self, target: str, port: int) -> Iterator[str]:
-        """Forward a port of the cluster to this machine; yields host and port."""
-        arguments = ["--namespace", self.namespace, "port-forward", target, f":{port}"]
-        command = [
-            "kubectl",
-            "--context",
-            os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial"),
-            *arguments,
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as forward:
-            try:
-                assert forward.stdout is not None
-                found = re.search(r"from (127\.0\.0\.1:\d+)", forward.stdout.readline())
-                assert found, f"{target} could not be forwarded"
-                yield found[1]
-            finally:
-                forward.terminate()
-
-    @contextmanager
     def workspace(self) -> Iterator[Workspace]:
         """Open the workspace from here, with the variables that its libraries read."""
-        with self.forwarded("service/minio", 9000) as address:
-            variables = self.store_variables(f"http://{address}")
+        context = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
+        with Forward(connect(context, self.namespace), *SERVICES["minio"]) as forward:
+            variables = self.store_variables(forward.address)
             before = {name: os.environ.get(name) for name in variables}
             os.environ.update(variables)
             try:

@@ -8,7 +8,6 @@ tells what the platform does and what it costs.
 
 import json
 import re
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,14 +21,12 @@ from kfp import Client, compiler, dsl
 from kfp_server_api import ApiException
 
 from seatrial.cluster.context import connect
-from seatrial.cluster.forward import Forward
-from seatrial.errors import ClusterError
+from seatrial.cluster.forward import SERVICES, Forward
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = (ROOT / "images" / "pipeline" / "Dockerfile").read_text()
 IMAGE = re.findall(r"^ARG BASE_IMAGE=(\S+)", DOCKERFILE, re.MULTILINE)[0]
 """The image that ours are built on: small, and there wherever ours were built."""
-LOOK_SECONDS = 0.5
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED"}
 RUN_LABEL = "pipeline/runid"
 WORKFLOW_LABEL = "workflows.argoproj.io/workflow"
@@ -82,29 +79,6 @@ def chain(path: Path, *, steps: int, seconds: float) -> Path:
     return path
 
 
-@contextmanager
-def forwarded(context: str, namespace: str, service: str, port: int) -> Iterator[str]:
-    """Forward a free port of this machine to a Service and yield its address.
-
-    kubectl ends a forward when one connection of it fails, so it is started anew at the same port while it is wanted.
-    """
-    ended = threading.Event()
-
-    def keep(forward: Forward) -> None:
-        while not ended.wait(LOOK_SECONDS):
-            with suppress(ClusterError):
-                forward.ensure()
-
-    with Forward(connect(context, namespace), service, port) as forward:
-        keeper = threading.Thread(target=keep, args=(forward,))
-        keeper.start()
-        try:
-            yield forward.address.removeprefix("http://")
-        finally:
-            ended.set()
-            keeper.join()
-
-
 @dataclass(frozen=True)
 class Pipelines:
     """Kubeflow Pipelines in one namespace. Each call opens a way in of its own, so its pods may die between two."""
@@ -122,11 +96,11 @@ class Pipelines:
     @contextmanager
     def client(self) -> Iterator[Client]:
         """Yield a client of the API."""
-        with forwarded(self.context, self.namespace, "ml-pipeline", 8888) as address:
+        with Forward(connect(self.context, self.namespace), *SERVICES["pipelines-api"]) as forward:
             with warnings.catch_warnings():
                 # It says of itself, each time, which servers it works with.
                 warnings.filterwarnings("ignore", "This client only works with", FutureWarning)
-                client = Client(host=f"http://{address}")
+                client = Client(host=forward.address)
             yield client
 
     def state(self, run: str) -> str:

@@ -251,7 +251,7 @@ def open_page(
 
     from seatrial.cluster.context import connect, require_platform
     from seatrial.cluster.forward import SERVICES, Forward, is_free
-    from seatrial.errors import ClusterError, UsageError
+    from seatrial.errors import SeatrialError, UsageError
 
     if port and not is_free(port):
         raise UsageError(
@@ -260,18 +260,18 @@ def open_page(
         )
     cluster = connect(context, namespace)
     require_platform(cluster)
-    with Forward(cluster, *SERVICES[what], local_port=port) as forward:
+
+    def tell(error: SeatrialError) -> None:
+        errors.print(escape(error.message), soft_wrap=True)
+
+    with Forward(cluster, *SERVICES[what], local_port=port, tell=tell) as forward:
         console.print(f"{what}: {forward.address}{at}", soft_wrap=True)
         for line in _keys(what, namespace):
             console.print(f"[dim]{escape(line)}[/]", soft_wrap=True)
         if browser:
             webbrowser.open(f"{forward.address}{at}")
-        while True:
-            time.sleep(1)
-            try:
-                forward.ensure()
-            except ClusterError as error:
-                errors.print(escape(error.message), soft_wrap=True)
+        while True:  # A wait for a lock would not hear Ctrl-C: polars, once imported, has such waits resumed.
+            time.sleep(3600)
 
 
 def _keys(what: str, namespace: str) -> list[str]:
