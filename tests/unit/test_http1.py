@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.client
 import json
 import socket
 import threading
@@ -67,7 +68,7 @@ def _answer(exchange: Exchange, waiting: list[Exchange]) -> None:
 
 
 @contextlib.contextmanager
-def serving(limits: Limits) -> Iterator[Running]:
+def serving(limits: Limits, clock: Callable[[], float] = time.monotonic) -> Iterator[Running]:
     waiting: list[Exchange] = []
     listener = Listener(
         lambda exchange: _answer(exchange, waiting),
@@ -75,6 +76,7 @@ def serving(limits: Limits) -> Iterator[Running]:
         lambda exchange: exchange.reply(413, b'{"error":"long"}', close=True),
         lambda _, reason: json.dumps({"error": reason}).encode(),
         limits,
+        clock,
     )
     loop, stop = asyncio.new_event_loop(), asyncio.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
@@ -252,6 +254,22 @@ def test_idle_connections_end() -> None:
             with contextlib.suppress(ConnectionError):
                 stream.read()
         until(lambda: not server.listener.connections)
+
+
+def test_time_in_which_the_loop_did_not_run_counts_against_no_client() -> None:
+    """A server that was stopped, or on a laptop that slept, ends no connection when it goes on."""
+    slept = [0.0]
+    with serving(SMALL, lambda: time.monotonic() + slept[0]) as server:
+        client = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+        with contextlib.closing(client):
+            client.request("GET", "/x")
+            client.getresponse().read()
+            sock, before = client.sock, server.listener.now
+            slept[0] = 1_000.0
+            until(lambda: server.listener.now > before + 1)
+            client.request("GET", "/x")
+            assert client.getresponse().status == 200
+            assert client.sock is sock
 
 
 def test_client_that_takes_no_answer_is_let_go() -> None:

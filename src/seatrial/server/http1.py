@@ -32,6 +32,9 @@ _LENGTH = b"content-length"
 _UPGRADE = (b"connection", b"upgrade", b"http2-settings")
 _WAITING = 4
 """Requests of one connection that may wait before it is read no further."""
+_TICK_SECONDS = 0.5
+_LONGEST_TICK_SECONDS = 1.0
+"""What a tick counts for at most. A loop that was stopped, asleep or busy for longer did not see what clients sent."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,8 @@ class Listener:
         too_long: Answers a request whose body is too long; it is not there.
         malformed: Returns the answer to what is no HTTP, or did not arrive in time: JSON.
         limits: What a client may take.
+        clock: Returns seconds.
+        now: Seconds in which the loop was there to serve; time limits are counted in them.
     """
 
     handle: Callable[[Exchange], None]
@@ -134,16 +139,21 @@ class Listener:
     too_long: Callable[[Exchange], None]
     malformed: Callable[[int, str], bytes]
     limits: Limits = field(default_factory=Limits)
+    clock: Callable[[], float] = time.monotonic
     connections: set[Connection] = field(default_factory=set)
     idle: dict[Connection, None] = field(default_factory=dict)
     draining: bool = False
     now: float = 0.0
     date: bytes = b""
     refused: int = 0
+    _looked: float | None = None
 
     def tick(self) -> None:
         """Look at the clock, and end what has taken too long; called every half second."""
-        self.now = time.monotonic()
+        looked = self.clock()
+        if self._looked is not None:
+            self.now += min(looked - self._looked, _LONGEST_TICK_SECONDS)
+        self._looked = looked
         self.date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n"
         for connection in [one for one in self.connections if one.deadline < self.now]:
             connection.expire()
@@ -178,7 +188,7 @@ class Listener:
 
     async def _tick_on(self) -> None:
         while True:
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(_TICK_SECONDS)
             self.tick()
 
 
