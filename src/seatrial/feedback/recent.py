@@ -6,6 +6,7 @@ new; the tables hold every prediction, this index only the newest ones.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,8 @@ class RecentPredictions:
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
         self._known: dict[str, Recent] = {}
+        # The oldest key of a dictionary that has lost many is found by passing all of their places.
+        self._by_age: deque[str] = deque()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -73,8 +76,9 @@ class RecentPredictions:
         """Take in a prediction; one that is known already keeps its outcome."""
         if prediction_id not in self._known:
             self._known[prediction_id] = Recent(key, inputs)
-            if len(self._known) > self._capacity:
-                del self._known[next(iter(self._known))]
+            self._by_age.append(prediction_id)
+            if len(self._by_age) > self._capacity:
+                del self._known[self._by_age.popleft()]
 
     def get(self, prediction_id: str) -> Recent | None:
         """Return a prediction, or None if it is not among the newest."""
