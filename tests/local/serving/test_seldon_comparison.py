@@ -6,6 +6,7 @@ here, and so does a row of that table that is not true any more. ``make compare-
 
 from __future__ import annotations
 
+import copy
 import http.client
 import os
 import re
@@ -19,15 +20,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import grpc
 import numpy as np
 import orjson
 import polars as pl
 import pytest
+from google.protobuf import json_format
 from tests.local.serving.conftest import Server, wait_for
+from tests.local.serving.test_grpc import MODEL, Calls
 
 from seatrial.bundle import BundleSchema, InputColumn, load_bundle, open_signer, open_trust_root, write_bundle
 from seatrial.features import FeatureSchema
 from seatrial.promotion import promote, read_pointer
+from seatrial.server.messages import SELDON
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
 from support import clients
@@ -35,6 +40,18 @@ from support import clients
 pytestmark = pytest.mark.long
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "seldon.md"
+OVER_GRPC = "## Over gRPC"
+"""The part of the page that lists what differs over gRPC alone."""
+CODES = {
+    "200 ndarray": "OK ndarray",
+    "200 ndarray, other values": "OK ndarray, other values",
+    "200 tensor": "OK tensor",
+    "200 jsonData": "OK jsonData",
+    "200, no JSON": "OK, no JSON",
+    "400": "INVALID_ARGUMENT",
+    "500": "UNKNOWN",
+}
+"""What is said over gRPC where over REST it is said so."""
 INPUTS = ("number", "wind", "passengers")
 THRESHOLD = 0.4
 CONTRACT = """\
@@ -234,10 +251,12 @@ def make_bundle(root: Path) -> Path:
 
 @dataclass(frozen=True)
 class Both:
-    """The addresses of both servers, HOST:PORT."""
+    """The addresses of both servers, HOST:PORT, and their clients over gRPC."""
 
     seldon: str
     ours: str
+    seldon_calls: Calls
+    our_calls: Calls
 
 
 def _free_port() -> int:
@@ -250,26 +269,31 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     base = tmp_path_factory.mktemp("crossing")
     onnx = make_bundle(base / "workspace")
     commands = clients.python_of("seldon").parent
-    port = _free_port()
+    port, grpc_port = _free_port(), _free_port()
     command = [
         *(str(commands / "seldon-core-microservice"), "crossing_model.Crossing", "--service-type", "MODEL"),
-        *("--http-port", str(port), "--grpc-port", str(_free_port()), "--metrics-port", str(_free_port())),
+        *("--http-port", str(port), "--grpc-port", str(grpc_port), "--metrics-port", str(_free_port())),
     ]
     environment = {
         **os.environ,
         "PATH": f"{commands}:{os.environ['PATH']}",
         "CROSSING_ONNX": str(onnx),
         "CROSSING_THRESHOLD": str(THRESHOLD),
-        "GRPC_WORKERS": "0",
     }
     with (base / "seldon.log").open("wb") as log:
         peer = subprocess.Popen(
             command, cwd=clients.HERE, env=environment, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        with Server(base / "workspace", ["--log-folder", str(base / "log")], {}, model="crossing") as server:
-            found = Both(f"127.0.0.1:{port}", server.address.removeprefix("http://"))
-            wait_for(lambda: _answers(found.seldon, peer), f"Seldon's server, see {base / 'seldon.log'}")
+        arguments = ["--log-folder", str(base / "log"), "--grpc-port", "0"]
+        with Server(base / "workspace", arguments, {}, model="crossing") as server:
+            found = Both(
+                f"127.0.0.1:{port}",
+                server.address.removeprefix("http://"),
+                Calls.at(f"127.0.0.1:{grpc_port}"),
+                Calls(server),
+            )
+            wait_for(lambda: _answers(found, peer), f"Seldon's server, see {base / 'seldon.log'}")
             yield found
             assert "Traceback" not in server.errors
     finally:
@@ -277,12 +301,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         peer.wait()
 
 
-def _answers(address: str, peer: subprocess.Popen[bytes]) -> bool:
+def _answers(both: Both, peer: subprocess.Popen[bytes]) -> bool:
+    """Whether Seldon's server answers over both: a process of its own does over gRPC."""
     assert peer.poll() is None, "Seldon's server ended"
     try:
-        return ask(address, Asked(DATA)).outcome == "200 ndarray"
+        rest = ask(both.seldon, Asked(DATA)).outcome
     except OSError:
         return False
+    return (rest, call(both.seldon_calls, Asked(DATA)).outcome) == ("200 ndarray", "OK ndarray")
 
 
 def _send(address: str, asked: Asked) -> tuple[int, bytes]:
@@ -315,6 +341,49 @@ def ask(address: str, asked: Asked) -> Said:
     if status != 200:
         known = isinstance(content.get("status"), dict)
         return Said(f"{status}" if known else f"{status}, not in Seldon's form")
+    return _read(str(status), content)
+
+
+def call(calls: Calls, asked: Asked) -> Said:
+    """Ask a server the same over gRPC, and read what it said."""
+    body = copy.deepcopy(asked.body)
+    try:
+        if not _is_feedback(asked):
+            return _read("OK", _called(calls, "Predict", "SeldonMessage", body))
+        if asked.answer_back:
+            body["response"] = _called(calls, "Predict", "SeldonMessage", body["request"])
+        return _read("OK", _called(calls, "SendFeedback", "Feedback", body))
+    except grpc.RpcError as error:
+        return Said(error.code().name)  # type: ignore[attr-defined]
+    except json_format.SerializeToJsonError:  # Such as NaN.
+        return Said("OK, no JSON")
+
+
+def _called(calls: Calls, method: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    message = json_format.ParseDict(body, SELDON[kind]())
+    return json_format.MessageToDict(calls.ask(MODEL + method, message, SELDON["SeldonMessage"]))
+
+
+def _is_feedback(asked: Asked) -> bool:
+    return asked.path.endswith("/feedback")
+
+
+def spoken_over_grpc(asked: Asked) -> bool:
+    """Whether a request can be said in Seldon's messages: it is no matter of HTTP, of JSON, or of other keys."""
+    usual = Asked(None)
+    if not isinstance(asked.body, dict) or (asked.headers, asked.method) != (usual.headers, usual.method):
+        return False
+    if not _is_feedback(asked) and asked.path != usual.path:
+        return False
+    try:
+        json_format.ParseDict(asked.body, SELDON["Feedback" if _is_feedback(asked) else "SeldonMessage"]())
+    except json_format.ParseError:
+        return False
+    return True
+
+
+def _read(status: str, content: dict[str, Any]) -> Said:
+    """Take an answer apart, which is written the same over both."""
     data, meta = content.get("data", {}), content.get("meta", {})
     forms = [key for key in ("ndarray", "tensor") if key in data] or [key for key in content if key != "meta"]
     tags = meta.get("tags", {})
@@ -343,11 +412,10 @@ def _numbers(data: dict[str, Any]) -> dict[str, Any]:
     return {"shape": shape, "values": np.round(np.array(values, dtype=np.float64).ravel(), 5).tolist()}
 
 
-def compare(both: Both) -> dict[str, tuple[str, str]]:
+def compare(asked: dict[str, tuple[Said, Said]]) -> dict[str, tuple[str, str]]:
     """Return where both differ, by case: what Seldon's server said, what ours said."""
     found = {}
-    for case, asked in CASES.items():
-        seldon, ours = ask(both.seldon, asked), ask(both.ours, asked)
+    for case, (seldon, ours) in asked.items():
         if seldon.outcome != ours.outcome:
             found[case] = (seldon.outcome, ours.outcome)
         elif seldon.content != ours.content:
@@ -356,25 +424,51 @@ def compare(both: Both) -> dict[str, tuple[str, str]]:
     return found
 
 
-def documented() -> dict[str, tuple[str, str]]:
-    """Return the differences that are meant, as the page lists them."""
-    rows = re.findall(r"^\| `([^`]+)` \|[^|]*\| ([^|]+) \| ([^|]+) \|", PAGE.read_text(), flags=re.MULTILINE)
+def documented(page: str) -> dict[str, tuple[str, str]]:
+    """Return the differences that are meant, as a part of the page lists them."""
+    rows = re.findall(r"^\| `([^`]+)` \|[^|]*\| ([^|]+) \| ([^|]+) \|", page, flags=re.MULTILINE)
     return {case: (seldon, ours) for case, seldon, ours in rows}
+
+
+def check(asked: dict[str, tuple[Said, Said]], meant: dict[str, tuple[str, str]]) -> None:
+    """Print what differs, and fail if it is not what is meant."""
+    found = compare(asked)
+    print()
+    for case, (seldon, ours) in found.items():
+        print(f"{case}: seldon-core-microservice says {seldon}; Seatrial says {ours}")
+    print(f"{len(asked)} requests, {len(found)} answered otherwise")
+    assert found == meant
 
 
 def test_differences_are_the_documented_ones(both: Both) -> None:
     """Asked the same, both servers answer the same, but for exactly the differences that the page lists."""
-    found = compare(both)
-    print()
-    for case, (seldon, ours) in found.items():
-        print(f"{case}: seldon-core-microservice says {seldon}; Seatrial says {ours}")
-    print(f"{len(CASES)} requests, {len(found)} answered otherwise")
-    assert found == documented()
+    asked = {case: (ask(both.seldon, one), ask(both.ours, one)) for case, one in CASES.items()}
+    check(asked, documented(PAGE.read_text().partition(OVER_GRPC)[0]))
+
+
+def test_differences_over_grpc_are_the_documented_ones(both: Both) -> None:
+    """Over gRPC both differ as over REST, in all that can be said there, but for what the page adds."""
+    asked = {
+        case: (call(both.seldon_calls, one), call(both.our_calls, one))
+        for case, one in CASES.items()
+        if spoken_over_grpc(one)
+    }
+    assert len(asked) > 20
+    rest, _, added = PAGE.read_text().partition(OVER_GRPC)
+    meant = {
+        case: (CODES[seldon], CODES[ours])
+        for case, (seldon, ours) in documented(rest).items()
+        if case in asked
+    }
+    check(asked, meant | documented(added))
 
 
 def test_additions_are_the_documented_ones(both: Both) -> None:
     """Our answers have what Seldon's have, and beyond that what the page lists."""
-    seldon, ours = ask(both.seldon, CASES["ndarray"]), ask(both.ours, CASES["ndarray"])
-    assert seldon.added == ()
-    assert ours.added == ("tag bundle", "tag prediction_id", "metrics", "requestPath", "puid")
-    assert all(f"`{name.split()[-1]}`" in PAGE.read_text() for name in ours.added)
+    for seldon, ours in (
+        (ask(both.seldon, CASES["ndarray"]), ask(both.ours, CASES["ndarray"])),
+        (call(both.seldon_calls, CASES["ndarray"]), call(both.our_calls, CASES["ndarray"])),
+    ):
+        assert seldon.added == ()
+        assert ours.added == ("tag bundle", "tag prediction_id", "metrics", "requestPath", "puid")
+        assert all(f"`{name.split()[-1]}`" in PAGE.read_text() for name in ours.added)
