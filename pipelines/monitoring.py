@@ -19,12 +19,12 @@ def monitoring(
     as_of: str = "",
     draw_drift: bool = True,
 ) -> None:
-    """Take in new data, judge live traffic since ``start``, and train again if a rule of the contract asks for it.
+    """Take in new data, judge a window of live traffic, and train again if a rule of the contract asks for it.
 
     Args:
         model: Name of the model, whose contract is in the image.
         workspace: Address of the workspace that holds tables, bundles and pointers.
-        start: First instant of the window (included), as an ISO 8601 time.
+        start: First instant of the window (included), as an ISO 8601 time; or its length, such as 7d.
         environment: The environment that serves.
         as_of: End of the window (not included) and instant of the run; empty for now.
         draw_drift: Whether evidently draws the drift too, which takes some seconds and decides nothing.

@@ -25,7 +25,7 @@ def monitor(
         workspace: Address of the workspace that holds tables, bundles and pointers.
         environment: The environment that serves.
         run: Name of the run.
-        start: First instant of the window (included), as an ISO 8601 time.
+        start: First instant of the window (included), as an ISO 8601 time; or its length, such as 7d.
         as_of: End of the window (not included), as an ISO 8601 time; empty for now.
         quarantined: Rows of the newest data that are in quarantine.
         result: Verdicts, drift column by column, and live quality.

@@ -193,7 +193,7 @@ def create_schedule(
 ) -> None:
     """Make a recurring run of a pipeline: one run at a time, none for times that have passed.
 
-    Example: `seatrial schedule create monitoring --cron "0 6 * * *" -p model=flights -p start=2013-07-01T00:00:00`
+    Example: `seatrial schedule create monitoring --cron "0 6 * * *" -p model=flights -p start=7d`
     """
     from seatrial.cluster.submit import schedule
 

@@ -77,7 +77,10 @@ def _portable(model: str) -> str:
 @app.command()
 def monitor(
     model: Model,
-    since: Annotated[str, typer.Option(help="First instant of the window: an ISO 8601 time or a period.")],
+    since: Annotated[
+        str,
+        typer.Option(help="First instant of the window, an ISO 8601 time or a period; or its length: 7d."),
+    ],
     environment: Environment = "local",
     as_of: AsOf = "",
     workspace: WorkspaceOption = None,
@@ -91,16 +94,16 @@ def monitor(
     """
     from seatrial.model_check import check_model
     from seatrial.report import drift_key, monitor_key
-    from seatrial.sources import Period
     from seatrial.steps.files import read_json
+    from seatrial.steps.watching import window_of
     from seatrial.workspace import Workspace
 
     check_model(model)
-    start = Period.parse(since).start.isoformat() if len(since) <= len("2013-07-15") else since
+    window_of(since, as_of)  # What is wrong with it is said before anything runs.
     place = Workspace.open(workspace)
     arguments = {
         "model": _portable(model),
-        "start": start,
+        "start": since,
         "environment": environment,
         "as_of": _instant(as_of),
     }

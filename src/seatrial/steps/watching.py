@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import polars as pl
 
 from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.contract.load import LoadedContract
+from seatrial.contract.schema import parse_duration
 from seatrial.data_tests import as_of_or_now
 from seatrial.errors import UsageError
 from seatrial.feedback import join_outcomes
@@ -16,6 +18,7 @@ from seatrial.model_check import check_model
 from seatrial.monitoring import MonitorResult, monitor
 from seatrial.promotion import read_pointer
 from seatrial.report import ReportFacts, drift_key, monitor_key, render_report
+from seatrial.sources import Period
 from seatrial.steps.files import read_json, reported, say, write_json
 from seatrial.tables import Tables
 from seatrial.triggers import (
@@ -50,7 +53,7 @@ def monitor_model(
         workspace: Address of the workspace.
         environment: The environment that serves.
         run: Name of the run.
-        start: First instant of the window (included): an ISO 8601 time.
+        start: First instant of the window (included), or its length: see :func:`window_of`.
         end: The first instant after it (not included); empty: now.
         result_out: Path for the result, as JSON.
         report_out: Path for the report, as HTML.
@@ -63,9 +66,7 @@ def monitor_model(
         SeatrialError: if the bundle or the feedback tables cannot be read.
     """
     loaded, place = check_model(model), Workspace.open(workspace)
-    window = (as_of_or_now(start), as_of_or_now(end))
-    if window[0] >= window[1]:
-        raise UsageError(f"The window must start before it ends. Got {window[0]} to {window[1]} instead.")
+    window = window_of(start, end)
     name = loaded.contract.name
     pointer = read_pointer(place, environment, name)
     if pointer.digest is None:
@@ -79,6 +80,38 @@ def monitor_model(
     _say(result)
     _write_page(loaded, place, environment, run, result, report_out)
     return result
+
+
+def window_of(start: str, end: str) -> tuple[datetime, datetime]:
+    """Return the window of live traffic to judge.
+
+    A recurring run has the same parameters each time, so its window is one of a length: it moves along.
+
+    Args:
+        start: Its first instant (included), as an ISO 8601 time or a period, whose beginning is meant; or its
+            length, such as ``7d``.
+        end: The first instant after it (not included), as an ISO 8601 time or a period, whose end is meant;
+            empty: now.
+
+    Returns:
+        Its first instant and the first one after it, UTC.
+
+    Raises:
+        UsageError: if it is empty, or a text is neither.
+    """
+    until = as_of_or_now(end)
+    since = _since(start, until)
+    if since >= until:
+        raise UsageError(f"The window must start before it ends. Got {since} to {until} instead.")
+    return since, until
+
+
+def _since(start: str, until: datetime) -> datetime:
+    with suppress(ValueError):
+        return until - parse_duration(start)
+    with suppress(UsageError):
+        return Period.parse(start).start
+    return as_of_or_now(start)
 
 
 @reported
