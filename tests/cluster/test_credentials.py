@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -8,9 +9,11 @@ from typing import Any
 import pytest
 from kubernetes.client import CoreV1Api
 from kubernetes.config import new_client_from_config
+from tests.cluster.conftest import Command
 
 from seatrial.cluster_setup.credentials import EnvironmentPlan, Plan, make, publish
 from seatrial.errors import ClusterError
+from support.charts import CHARTS, Case, of_kind, parse, template
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,34 @@ def test_made_once_and_kept(api: CoreV1Api, plan: Plan) -> None:
         "mlflow-object-store",
         "environment-test",
         "signing-key-test",
+        "privacy-key-test",
         "trust-root-test",
     }
-    assert there == {"environment": made["environment-test"], "trust-root": made["trust-root-test"]}
+    assert there == {name: made[f"{name}-test"] for name in ("environment", "privacy-key", "trust-root")}
+
+
+def as_account(context: str, namespace: str, name: str) -> CoreV1Api:
+    """The cluster's API with the rights of a service account, and no others."""
+    client = new_client_from_config(context=context)
+    client.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:{name}")
+    return CoreV1Api(client)
+
+
+def test_rights_of_the_chart_suffice(kubectl: Command, context: str, api: CoreV1Api, plan: Plan) -> None:
+    """With the roles that the chart gives to its two Jobs everything is made and published, the second time too."""
+    environments = {name: one.model_dump() for name, one in plan.environments.items()}
+    case = Case(CHARTS / "platform" / "charts" / "credentials", None)
+    rendered = template(case, namespace=plan.namespace, values={"global": {"environments": environments}})
+    granted = of_kind(parse(rendered), "ServiceAccount", "Role", "RoleBinding")
+    for made in granted:
+        made["metadata"].setdefault("namespace", plan.namespace)
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": granted}))
+
+    for _ in range(2):
+        make(as_account(context, plan.namespace, "credentials"), plan)
+        publish(as_account(context, plan.namespace, "environments"), plan)
+
+    assert data_of(api, f"{plan.namespace}-test").keys() == {"environment", "privacy-key", "trust-root"}
 
 
 def test_secret_of_the_user_wins(api: CoreV1Api, plan: Plan) -> None:
@@ -112,6 +140,23 @@ def test_new_key_is_published(api: CoreV1Api, plan: Plan) -> None:
     assert after["environment"] == data_of(api, plan.namespace)["environment-test"]
     assert len(after["trust-root"]) == 3
     assert {"other.pem", *before["trust-root"]} < after["trust-root"].keys()
+
+
+def test_privacy_key_is_never_replaced(api: CoreV1Api, plan: Plan) -> None:
+    """A key of any bytes that a person brought is handed on as it is; one that is there stays, whatever comes later."""
+    brought = {"privacy-key": base64.b64encode(bytes(range(224, 256))).decode()}
+    api.create_namespaced_secret(plan.namespace, {"metadata": {"name": "privacy-key-test"}, "data": brought})
+    make(api, plan)
+    publish(api, plan)
+    there = api.read_namespaced_secret("privacy-key", f"{plan.namespace}-test").data
+    api.delete_namespaced_secret("privacy-key-test", plan.namespace)
+
+    make(api, plan)
+    publish(api, plan)
+
+    assert there == brought
+    assert api.read_namespaced_secret("privacy-key", f"{plan.namespace}-test").data == brought
+    assert api.read_namespaced_secret("privacy-key-test", plan.namespace).data != brought
 
 
 def test_namespace_that_is_not_there(api: CoreV1Api, plan: Plan) -> None:

@@ -18,6 +18,7 @@ from seatrial.cluster_setup.scrape_targets import targets, write_down
 from seatrial.cluster_setup.unsigned_trailer_filter import is_refused
 from seatrial.cluster_setup.wait import wait_for, why_silent
 from seatrial.errors import StoreError, UsageError
+from seatrial.feedback.concealing import KEY_BYTES
 
 PLAN = Plan(
     namespace="platform",
@@ -103,9 +104,9 @@ def test_secrets_are_random() -> None:
     secrets = [secret for _ in range(2) for secret in wanted_secrets(PLAN)]
     drawn = [value for secret in secrets for value in secret.values.values() if value not in settings]
 
-    assert len(drawn) == 2 * 13
+    assert len(drawn) == 2 * 14
     assert len(set(drawn)) == len(drawn)
-    assert all(value and (len(value) in {20, 40} or "PRIVATE KEY" in value) for value in drawn)
+    assert all(value and (len(value) in {20, 32, 40} or "PRIVATE KEY" in value) for value in drawn)
 
 
 def test_secret_values_are_not_shown() -> None:
@@ -156,6 +157,13 @@ def test_signing_key_has_its_public_half() -> None:
     assert len(name) == len("0" * 64 + ".pem")
     assert public.startswith(b"-----BEGIN PUBLIC KEY-----")
     assert public_key_file(private.encode()) == (name, public)
+
+
+def test_privacy_key_is_one() -> None:
+    """The key that is made for an environment is as long as the feedback log wants it."""
+    (secret,) = [secret for secret in wanted_secrets(PLAN) if secret.name == "privacy-key-test"]
+
+    assert [len(value or "") for value in secret.values.values()] == [KEY_BYTES]
 
 
 def test_what_is_no_signing_key_is_refused() -> None:

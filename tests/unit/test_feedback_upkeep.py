@@ -158,8 +158,8 @@ def test_retention_deletes_what_is_older(workspace: Workspace, tables: Tables, c
         outcome(made_up, 1.0, received_at=early),
         comparison(*old, *young),
     )
-    with pytest.raises(UsageError, match="does not say how long"):
-        upkeep.retain(workspace, contract, now=now)
+    assert upkeep.retain(workspace, contract, now=now) == upkeep.Deleted(0, 0)
+    assert read_predictions(workspace, "visits").height == len(old) + len(young)
     kept = contract.model_copy(update={"feedback": Feedback(retention=timedelta(days=30))})
     assert upkeep.retain(workspace, kept, now=now) == upkeep.Deleted(2, 2, 0)
     assert read_predictions(workspace, "visits")["prediction_id"].to_list() == young

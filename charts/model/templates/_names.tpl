@@ -26,12 +26,48 @@ prometheus.io/path: /metrics
 {{- /* Labels of an object. */ -}}
 {{- define "model.labels" -}}
 {{ include "model.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{ include "model.origin" . }}
 {{- end -}}
 
 {{- /* The claim of the feedback log. */ -}}
 {{- define "model.claim" -}}
 {{ include "model.name" . }}-feedback-log
+{{- end -}}
+
+{{- /* Rules of a NetworkPolicy: names are resolved, and the object store is reached. */ -}}
+{{- define "model.egressToStore" -}}
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: kube-system
+  ports:
+    - {protocol: UDP, port: 53}
+    - {protocol: TCP, port: 53}
+{{- with .Values.network.objectStore }}
+{{- if .namespace }}
+- to:
+    - namespaceSelector:
+        matchLabels:
+          kubernetes.io/metadata.name: {{ .namespace }}
+      podSelector:
+        matchLabels:
+          app.kubernetes.io/name: minio
+  ports:
+    - {protocol: TCP, port: {{ .port }}}
+{{- end }}
+{{- if .externalCidr }}
+- to:
+    - ipBlock:
+        cidr: {{ .externalCidr }}
+  ports:
+    - {protocol: TCP, port: {{ .port }}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Labels that say who made an object, and of which version. */ -}}
+{{- define "model.origin" -}}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}

@@ -9,13 +9,7 @@ automountServiceAccountToken: false
 # Draining, then the requests that are being answered, then a last move of the log into the tables.
 terminationGracePeriodSeconds: {{ add $values.drainSeconds 60 }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 1000
-  runAsGroup: 1000
-  fsGroup: 1000
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile:
-    type: RuntimeDefault
+  {{- include "model.podSecurity" . | nindent 2 }}
 {{- if not .digest }}
 initContainers:
   # A model can be installed before anything was trained: its pods wait, and say so in their log.
@@ -68,6 +62,8 @@ containers:
       {{- end }}
       - name: SEATRIAL_TRUST
         value: /etc/seatrial/trust-root
+      - name: SEATRIAL_PRIVACY_KEY
+        value: /etc/seatrial/privacy-key/privacy-key
       {{- with $values.traces.endpoint }}
       - name: OTEL_EXPORTER_OTLP_ENDPOINT
         value: {{ . | quote }}
@@ -124,6 +120,9 @@ containers:
       - name: trust-root
         mountPath: /etc/seatrial/trust-root
         readOnly: true
+      - name: privacy-key
+        mountPath: /etc/seatrial/privacy-key
+        readOnly: true
       - name: scratch
         mountPath: /tmp
 volumes:
@@ -139,6 +138,12 @@ volumes:
     configMap:
       name: {{ $values.trustRoot }}
       defaultMode: 0444
+  # Only a model that hashes private fields reads it, and without it ends with words that say what is missing.
+  - name: privacy-key
+    secret:
+      secretName: {{ $values.privacyKeySecret }}
+      defaultMode: 0440
+      optional: true
   - name: scratch
     emptyDir:
       sizeLimit: 256Mi
@@ -152,6 +157,17 @@ volumes:
     target:
       type: Utilization
       averageUtilization: {{ .Values.autoscaling.cpuPercent }}
+{{- end -}}
+
+{{- /* Security context of a pod, as Pod Security "restricted" wants it. */ -}}
+{{- define "model.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1000
+runAsGroup: 1000
+fsGroup: 1000
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile:
+  type: RuntimeDefault
 {{- end -}}
 
 {{- /* Security context of a container: nothing may be gained, and nothing but volumes is written to. */ -}}

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+
+if TYPE_CHECKING:
+    from seatrial.bundle import TrustRoot
+    from seatrial.workspace import Workspace
 
 OUR_MISTAKE = 70
 """Exit code for what is no error that a user can act on (EX_SOFTWARE of sysexits)."""
@@ -57,6 +61,20 @@ def print_json(value: Any) -> None:
 
     options = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_DATACLASS | orjson.OPT_NON_STR_KEYS
     sys.stdout.write(orjson.dumps(value, option=options, default=str).decode() + "\n")
+
+
+def place_of(env: str, workspace: str | None) -> tuple[Workspace, TrustRoot | None]:
+    """Return the workspace of an environment, and whom to trust there; None: the workspace's own trust root.
+
+    They are those of the environment in git, if it is one and no workspace is named.
+    """
+    from seatrial.promotion.environment import environment_names, open_environment
+    from seatrial.workspace import Workspace
+
+    if workspace is None and env in environment_names():
+        environment = open_environment(env)
+        return environment.open_workspace(), environment.open_trust_root()
+    return Workspace.open(workspace), None
 
 
 def run() -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
+from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, place_of, print_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,6 +30,14 @@ LogFolders = Annotated[
         "--log-folder",
         help="A server's log that must be empty first; may be given more than once. "
         "[default: serving/MODEL/feedback-log in the workspace, where it is a folder]",
+        show_default=False,
+    ),
+]
+ServedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--env",
+        help="Environment whose served bundle says the contract, as on a cluster. [default: the one in models/]",
         show_default=False,
     ),
 ]
@@ -136,7 +144,9 @@ def join(
 
 
 @feedback.command()
-def compact(model: Model, workspace: WorkspaceOption = None, as_json: Json = False) -> None:
+def compact(
+    model: Model, env: ServedBy = None, workspace: WorkspaceOption = None, as_json: Json = False
+) -> None:
     """Put the tables' small files together, and delete those that only old versions have.
 
     A version older than `feedback.versions` of the contract cannot be read any more. Servers may be running.
@@ -145,7 +155,7 @@ def compact(model: Model, workspace: WorkspaceOption = None, as_json: Json = Fal
     """
     from seatrial.feedback import upkeep
 
-    found = upkeep.compact(*_open(model, workspace))
+    found = upkeep.compact(*_open(model, workspace, env))
     if as_json:
         print_json(found)
         return
@@ -157,21 +167,33 @@ def compact(model: Model, workspace: WorkspaceOption = None, as_json: Json = Fal
 
 
 @feedback.command()
-def retain(model: Model, as_of: AsOf = "", workspace: WorkspaceOption = None, as_json: Json = False) -> None:
+def retain(
+    model: Model,
+    as_of: AsOf = "",
+    env: ServedBy = None,
+    workspace: WorkspaceOption = None,
+    as_json: Json = False,
+) -> None:
     """Delete predictions older than `feedback.retention` of the contract, and their outcomes.
 
     Earlier versions of the tables have them until `feedback.versions` has passed, too. Servers may be running.
+    A contract without `feedback.retention` keeps them for good, and nothing is deleted.
 
     Example: `seatrial feedback retain flights`
     """
     from seatrial.data_tests import as_of_or_now
     from seatrial.feedback import upkeep
 
-    place, contract = _open(model, workspace)
+    place, contract = _open(model, workspace, env)
     now = min(as_of_or_now(as_of), datetime.now(UTC))
     deleted = upkeep.retain(place, contract, now=now)
     if as_json:
         print_json(deleted)
+        return
+    if contract.feedback.retention is None:
+        console.print(
+            f"The contract of {contract.name} keeps feedback for good; to limit it: feedback: {{retention: 180d}}"
+        )
         return
     console.print(f"{deleted.predictions:,} predictions and {deleted.outcomes:,} outcomes deleted")
 
@@ -253,11 +275,29 @@ def _erase(
     return replace(upkeep.erase(workspace, contract.name, ids), damaged_segments=damaged)
 
 
-def _open(model: str, workspace: str | None) -> tuple[Workspace, Contract]:
+def _open(model: str, workspace: str | None, env: str | None = None) -> tuple[Workspace, Contract]:
     from seatrial.contract import load_contract
     from seatrial.workspace import Workspace
 
+    if env is not None:
+        return _open_served(model, workspace, env)
     return Workspace.open(workspace), load_contract(model).contract
+
+
+def _open_served(model: str, workspace: str | None, env: str) -> tuple[Workspace, Contract]:
+    """Open an environment's workspace, and read the contract out of the signed bundle that it serves."""
+    from seatrial.bundle import load_bundle, open_trust_root
+    from seatrial.errors import BundleError
+    from seatrial.promotion import read_pointer
+
+    place, trust = place_of(env, workspace)
+    digest = read_pointer(place, env, model).digest
+    if digest is None:
+        raise BundleError(
+            f"The environment {env!r} serves no bundle of {model!r} yet.",
+            remedy="Nothing was done. It can be run once something is served; to wait for that: seatrial wait",
+        )
+    return place, load_bundle(place, digest, trust or open_trust_root(place)).contract.contract
 
 
 def _default_folders(workspace: Workspace, model: str) -> list[Path]:

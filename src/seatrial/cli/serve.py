@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console
-
-if TYPE_CHECKING:
-    from seatrial.bundle import TrustRoot
-    from seatrial.workspace import Workspace
+from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console, place_of
 
 Bundle = Annotated[
     str | None,
@@ -102,7 +98,7 @@ def serve(
     from seatrial.server import ServeOptions
     from seatrial.server import serve as run
 
-    place, trust = _place_of(env, workspace)
+    place, trust = place_of(env, workspace)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     run(
         ServeOptions(
@@ -124,17 +120,6 @@ def serve(
         ),
         announce=lambda line: console.print(line, soft_wrap=True),
     )
-
-
-def _place_of(env: str, workspace: str | None) -> tuple[Workspace, TrustRoot | None]:
-    """Return the workspace to serve from, and whom to trust: those of the environment in git, if it is one."""
-    from seatrial.promotion.environment import environment_names, open_environment
-    from seatrial.workspace import Workspace
-
-    if workspace is None and env in environment_names():
-        environment = open_environment(env)
-        return environment.open_workspace(), environment.open_trust_root()
-    return Workspace.open(workspace), None
 
 
 @app.command()

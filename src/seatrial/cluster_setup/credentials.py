@@ -3,8 +3,8 @@
 So nothing has a default password, an upgrade keeps what is in force, and whoever brings a Secret of
 their own is asked nothing. Names of access keys are random like the keys themselves, because the
 name alone once was enough to write (threats: Z1). ``make`` runs before the chart's other objects;
-``publish`` then gives each environment's namespace its share: the settings for the object store, and
-the public keys whose bundles it trusts.
+``publish`` then gives each environment's namespace its share: the settings for the object store, the
+key that hashes its models' private fields, and the public keys whose bundles it trusts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ ACCESS_KEY_CHARACTERS, SECRET_CHARACTERS = 20, 40
 """The longest that MinIO takes. 20 characters of 62 are 119 bits, 40 are 238."""
 NOT_FOUND, CONFLICT = 404, 409
 SETTINGS, TRUST, SIGNING_KEY, SIGNING_KEY_FILE = "environment", "trust-root", "signing-key", "signing-key.pem"
+PRIVACY_KEY = "privacy-key"
+"""Name of the Secret, and of the file in it."""
+PRIVACY_KEY_CHARACTERS = 32
+"""What the feedback log wants of a key (``seatrial.feedback.concealing.KEY_BYTES``)."""
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 DATABASE_USERS = ("kfp", "mlmd", "mlflow")
 
@@ -117,6 +121,7 @@ def wanted_secrets(plan: Plan) -> list[WantedSecret]:
         wanted += [
             WantedSecret(f"{SETTINGS}-{name}", {**key_pair(*AWS_KEYS), **settings}),
             WantedSecret(f"{SIGNING_KEY}-{name}", {SIGNING_KEY_FILE: new_private_key().decode()}),
+            WantedSecret(f"{PRIVACY_KEY}-{name}", {PRIVACY_KEY: random_text(PRIVACY_KEY_CHARACTERS)}),
         ]
     return wanted
 
@@ -165,12 +170,20 @@ def _found(read: Callable[..., Any], name: str, namespace: str) -> Any:
             raise
 
 
-def _create(create: Callable[..., Any], kind: str, name: str, namespace: str, values: dict[str, str]) -> bool:
+def _create(
+    create: Callable[..., Any],
+    kind: str,
+    name: str,
+    namespace: str,
+    values: dict[str, str],
+    *,
+    encoded: bool = False,
+) -> bool:
     """Make a Secret or ConfigMap; return False if somebody else has made it in the meantime."""
     from kubernetes.client import ApiException
 
     body: dict[str, Any] = {"metadata": {"name": name, "labels": OURS}}
-    body["stringData" if kind == "Secret" else "data"] = values
+    body["stringData" if kind == "Secret" and not encoded else "data"] = values
     with _errors(f"to make {namespace}/{name}"):
         try:
             create(namespace, body)
@@ -215,7 +228,7 @@ def make(api: CoreV1Api, plan: Plan) -> None:
 
 
 def publish(api: CoreV1Api, plan: Plan) -> None:
-    """Give each environment's namespace its settings and its trust root.
+    """Give each environment's namespace its settings, its trust root and its privacy key.
 
     Args:
         api: Kubernetes.
@@ -226,14 +239,17 @@ def publish(api: CoreV1Api, plan: Plan) -> None:
     """
     for name, environment in plan.environments.items():
         settings = _found(api.read_namespaced_secret, f"{SETTINGS}-{name}", plan.namespace)
+        privacy = _found(api.read_namespaced_secret, f"{PRIVACY_KEY}-{name}", plan.namespace)
         trusted = _found(api.read_namespaced_config_map, f"{TRUST}-{name}", plan.namespace)
-        if settings is None or trusted is None:
+        if settings is None or privacy is None or trusted is None:
             raise ClusterError(
-                f"The Secret {SETTINGS}-{name} or the ConfigMap {TRUST}-{name} is missing in {plan.namespace}.",
+                f"A Secret {SETTINGS}-{name} or {PRIVACY_KEY}-{name}, or the ConfigMap {TRUST}-{name}, is missing "
+                f"in {plan.namespace}.",
                 remedy="The chart's hook makes them: helm upgrade runs it again.",
             )
         values = {key: base64.b64decode(value).decode() for key, value in settings.data.items()}
         _copy_settings(api, environment.namespace, values)
+        _copy_privacy_key(api, environment.namespace, privacy.data)
         _trust(api, TRUST, environment.namespace, trusted.data or {})
 
 
@@ -245,6 +261,12 @@ def _copy_settings(api: CoreV1Api, namespace: str, values: dict[str, str]) -> No
     if found is not None and _is_ours(found):
         with _errors(f"to change {namespace}/{SETTINGS}"):
             api.patch_namespaced_secret(SETTINGS, namespace, {"stringData": values})
+
+
+def _copy_privacy_key(api: CoreV1Api, namespace: str, data: dict[str, str]) -> None:
+    """Give a namespace the key if it has none: with another, nobody finds again what was hashed with the one there."""
+    if _found(api.read_namespaced_secret, PRIVACY_KEY, namespace) is None:
+        _create(api.create_namespaced_secret, "Secret", PRIVACY_KEY, namespace, data, encoded=True)
 
 
 def _trust(api: CoreV1Api, name: str, namespace: str, keys: dict[str, str]) -> None:

@@ -65,8 +65,8 @@ def compact(workspace: Workspace, contract: Contract) -> list[Compaction]:
 def retain(workspace: Workspace, contract: Contract, *, now: datetime) -> Deleted:
     """Delete predictions that were answered longer ago than the contract keeps them, and their outcomes.
 
-    An outcome goes with its prediction, also where that was never there; one of an id that was made up, of a
-    time to come, goes when it arrived as long ago.
+    A contract without a limit keeps them for good: nothing is deleted. An outcome goes with its prediction, also
+    where that was never there; one of an id that was made up, of a time to come, goes when it arrived as long ago.
 
     Args:
         workspace: Where the tables lie.
@@ -74,16 +74,12 @@ def retain(workspace: Workspace, contract: Contract, *, now: datetime) -> Delete
         now: The instant to count from, UTC.
 
     Raises:
-        UsageError: if the contract says nothing of it.
         TableError: if a table is damaged, or others keep changing it.
         StoreError: if the store failed.
     """
     retention = contract.feedback.retention
     if retention is None:
-        raise UsageError(
-            f"The contract of {contract.name} does not say how long feedback is kept.",
-            remedy="Say it: feedback: {retention: 180d}",
-        )
+        return Deleted(0, 0)
     limit = now - retention
     tables, facts = feedback_tables(workspace, contract.name), {"source": "retain"}
     older = f"prediction_id < '{first_id_at(limit)}'"

@@ -53,10 +53,8 @@ def harbour(ferry: Ferry, world: World, tmp_path: Path, monkeypatch: pytest.Monk
         made.train(made.digests[0])
         made.deliver("staging")
         yield made
-    world.run(
-        "delete", "deployment,service,pdb,serviceaccount,pvc,networkpolicy", MODEL, "--ignore-not-found"
-    )
-    world.run("delete", "pvc", f"{MODEL}-feedback-log", "--ignore-not-found")
+    kinds = "deployment,service,pdb,serviceaccount,pvc,networkpolicy,cronjob"
+    world.run("delete", kinds, "--selector", f"app.kubernetes.io/instance={MODEL}")
 
 
 def into_production(harbour: Harbour, world: World, person: str) -> float:

@@ -15,9 +15,9 @@ from tests.local.serving.conftest import SEATRIAL, Ferry, crossings, outputs
 from seatrial.contract import load_contract
 from seatrial.contract.schema import Contract, Feedback
 from seatrial.feedback import FeedbackLog, Shipper, join_outcomes, upkeep
-from seatrial.feedback.ids import new_id
+from seatrial.feedback.ids import first_id_at, new_id
 from seatrial.feedback.joining import read_outcomes, read_recorded
-from seatrial.feedback.shipping import feedback_tables
+from seatrial.feedback.shipping import feedback_tables, ship
 from seatrial.workspace import Workspace
 from support.feedback_records import outcome, prediction
 
@@ -60,6 +60,29 @@ def test_upkeep_beside_a_shipper_loses_nothing(ferry: Ferry, tmp_path: Path) -> 
 
 def _retain(workspace: Workspace, contract: Contract) -> None:
     upkeep.retain(workspace, contract, now=datetime.now(UTC))
+
+
+def test_upkeep_by_the_contract_that_is_served(ferry: Ferry, tmp_path: Path) -> None:
+    """Where there is no contract but in the served bundle, as in a pod, compacting and retaining go by that one."""
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    model = ferry.folder / "model.yaml"
+    model.write_text(f"{model.read_text()}feedback: {{retention: 1h}}\n")
+    ferry.promote(ferry.make_bundle(seed=4))
+    old = f"{first_id_at(datetime.now(UTC) - timedelta(hours=2))}-7000-8000-{1:012x}"
+    with closing(FeedbackLog(tmp_path / "log")) as log:
+        log.append(prediction(old, new_id())).result()
+        ship(log, feedback_tables(ferry.workspace, "ferry"))
+    assert old in set(read_recorded(ferry.workspace, "ferry").collect()["prediction_id"])
+
+    for action in ("compact", "retain"):
+        for environment, code in (("local", 0), ("nowhere", 10)):
+            command = [SEATRIAL, "feedback", action, "ferry", "--env", environment, "-w", str(ferry.root)]
+            done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
+            assert done.returncode == code, done.stderr
+        assert "serves no bundle of 'ferry' yet" in done.stderr
+    left = set(read_recorded(ferry.workspace, "ferry").collect()["prediction_id"])
+    assert old not in left
+    assert len(left) == 1
 
 
 def test_a_subject_is_erased_beside_the_server(ferry: Ferry) -> None:

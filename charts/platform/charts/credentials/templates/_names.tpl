@@ -39,7 +39,7 @@
 {{- define "credentials.secrets" -}}
 {{- $names := list "minio-root" "mariadb" "mlpipeline-minio-artifact" "mlflow-object-store" -}}
 {{- range $name := keys (include "seatrial.environments" . | fromJson) | sortAlpha -}}
-{{- $names = concat $names (list (printf "environment-%s" $name) (printf "signing-key-%s" $name)) -}}
+{{- $names = concat $names (list (printf "environment-%s" $name) (printf "signing-key-%s" $name) (printf "privacy-key-%s" $name)) -}}
 {{- end -}}
 {{- $names | toJson -}}
 {{- end -}}
