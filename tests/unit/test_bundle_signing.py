@@ -16,11 +16,6 @@ from seatrial.errors import StoreError
 from seatrial.workspace import Workspace
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def pem(key: object, *, password: bytes | None = None) -> bytes:
     """Return a private key in PEM form."""
     encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()

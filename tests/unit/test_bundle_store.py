@@ -32,11 +32,6 @@ from support.bundles import AS_OF, bundle_files, loaded_bundle, make_bundle, onn
 FLIPS = 1_000
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def folder(workspace: Workspace, digest: str) -> Path:
     """Return the folder that a bundle's files lie in."""
     return workspace.folder / PREFIX / digest

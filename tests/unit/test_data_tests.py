@@ -25,11 +25,6 @@ from support.small_model import CONTRACT, START, loaded_model, visits, write_csv
 MAY = datetime(2024, 5, 1, tzinfo=UTC)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def table(key: list[str], **columns: dict[str, Any]) -> Table:
     """Return a table with these columns."""
     made = {name: Column(**rules) for name, rules in columns.items()}

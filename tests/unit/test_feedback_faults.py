@@ -31,16 +31,6 @@ from support import mutant_logs
 from support.feedback_records import NOW, outcome, prediction
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def tables(workspace: Workspace) -> Tables:
-    return feedback_tables(workspace, "ferry")
-
-
 class Killed(BaseException):
     """Stands for a kill of the process: nothing in the code under test catches it."""
 

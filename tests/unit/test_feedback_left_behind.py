@@ -17,21 +17,11 @@ from seatrial.errors import StoreError
 from seatrial.feedback import FeedbackLog, read_predictions
 from seatrial.feedback.ids import new_id
 from seatrial.feedback.log import LOCK
-from seatrial.feedback.shipping import LEFT_AFTER_SECONDS, feedback_tables, ship_left_behind
+from seatrial.feedback.shipping import LEFT_AFTER_SECONDS, ship_left_behind
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
 
 A_WHILE = LEFT_AFTER_SECONDS + 10
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def tables(workspace: Workspace) -> Tables:
-    return feedback_tables(workspace, "ferry")
 
 
 @pytest.fixture

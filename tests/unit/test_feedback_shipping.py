@@ -29,16 +29,6 @@ from support.feedback_records import NOW, outcome, prediction
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
-def tables(workspace: Workspace) -> Tables:
-    return feedback_tables(workspace, "ferry")
-
-
 def later_id(before: str) -> str:
     """Return an id that sorts after ``before``: ids made in the same millisecond are in no order."""
     deadline = time.monotonic() + 30

@@ -32,11 +32,6 @@ KEY = b"k" * 32
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
 def contract(tmp_path: Path) -> Contract:
     return load_contract(str(write_model(tmp_path, rows=1))).contract
 

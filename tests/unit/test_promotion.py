@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,11 +15,6 @@ from support.bundles import AS_OF, VERDICTS, bundle_files, loaded_bundle
 from support.small_model import CONTRACT
 
 NOTHING = Pointer(0, None)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
 
 
 def bundle(workspace: Workspace, *, run: str = "run", **files: Any) -> Bundle:

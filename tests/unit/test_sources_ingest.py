@@ -24,11 +24,6 @@ MAY = datetime(2024, 5, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
 def model(tmp_path: Path) -> LoadedContract:
     return loaded_model(tmp_path)
 

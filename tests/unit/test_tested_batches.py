@@ -25,11 +25,6 @@ MONTHS = ["2024-01", "2024-02", "2024-03"]
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
-@pytest.fixture
 def model(tmp_path: Path, workspace: Workspace) -> LoadedContract:
     """The small model, with three months of visits ingested."""
     loaded = loaded_model(tmp_path, contract=FRESH, rows=60)

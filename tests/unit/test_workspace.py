@@ -15,11 +15,6 @@ from seatrial.errors import StoreError, UsageError
 from seatrial.workspace import Workspace, store_errors
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "workspace")
-
-
 def test_an_object_is_created_once(workspace: Workspace) -> None:
     """The second of two creates is told so, and the first one's bytes stay."""
     assert workspace.create("a/b.json", b"first")
