@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -74,6 +75,25 @@ def test_a_constant_is_no_crash(tmp_path: Path, candidate: str) -> None:
     """A number that is always the same teaches nothing: the model is written, and its two files agree (D1)."""
     loaded = loaded_model(tmp_path, contract=contract_of(candidate))
     facts = trained_on(loaded, visits(400).with_columns(amount=pl.lit(5.0)), tmp_path / "model")
+
+    parity = facts["parity"]
+    assert isinstance(parity, dict)
+    assert parity["difference"] <= 1e-3
+
+
+# scikit-learn sums all numbers to see at once whether they are finite, and looks at each where the sum is not.
+@pytest.mark.filterwarnings("ignore:invalid value encountered in reduce")
+@every_candidate
+@pytest.mark.parametrize("sign", [1, -1], ids=["one end", "both ends"])
+def test_a_number_at_the_end_of_its_range_ends_in_a_model(tmp_path: Path, candidate: str, sign: int) -> None:
+    """Where most are the largest float64 and some are missing, the median is a number and the two files agree (D1)."""
+    row, largest = pl.int_range(pl.len()), sys.float_info.max
+    amount = pl.when(row % 5 > 2).then(largest).when(row % 5 > 0).then(sign * largest).otherwise(None)
+    facts = trained_on(
+        loaded_model(tmp_path, contract=contract_of(candidate)),
+        visits(400).with_columns(amount=amount),
+        tmp_path / "model",
+    )
 
     parity = facts["parity"]
     assert isinstance(parity, dict)

@@ -85,6 +85,8 @@ def test_infinity_becomes_the_largest_number() -> None:
 
     np.testing.assert_array_equal(column, np.float32([LARGEST, -LARGEST, LARGEST, -LARGEST, np.nan]))
     np.testing.assert_array_equal(SCHEMA.encode(pl.concat([frame] * FEW_ROWS))[:5, 1], column)
+    assert np.isfinite(column[:2].sum())
+    assert np.isfinite(np.median(column[[0, 2]]))
 
 
 VALUES = st.tuples(

@@ -3,7 +3,8 @@
 Categories become their place in a list that is fixed in training and kept in the bundle, so the
 same list encodes while serving, tells an unseen value apart, and spares the served model texts.
 A category that was not among the most frequent in training is -1, a missing one -2; a missing
-number is NaN. An infinite number becomes the largest there is, as no estimator takes infinity.
+number is NaN. Infinity, or a number that is as good as that, becomes half of the largest float32: no estimator takes
+infinity, and a median is the mean of two numbers, whose sum must not be it.
 Numbers are float32 already in training, as ONNX computes with them, or a tree's threshold between
 two float64 values could send a row the other way in serving.
 """
@@ -25,7 +26,8 @@ UNSEEN = -1.0
 MISSING = -2.0
 MAXIMUM_CATEGORIES = 200
 FEW_ROWS = 64
-LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max) / 2
+"""The largest number that an estimator is given: of any two, sum and difference are numbers too."""
 
 
 class FeatureColumn(BaseModel):
