@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from pathlib import Path
 
 import pytest
 
+from seatrial.cluster.context import connect
+from seatrial.cluster.kubeflow import Kubeflow, Run
 from support.kubeflow import Command, Pipelines, chain
 
 pytestmark = pytest.mark.timeout(1500)
@@ -133,3 +136,24 @@ def test_step_whose_pod_is_deleted_is_tried_again(
 
     assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
     assert [mark.text for mark in pipelines.marks(run)] == ["x"]
+
+
+def test_runs_of_a_schedule_that_is_removed_go_on(pipelines: Pipelines, tmp_path: Path) -> None:
+    """A recurring run is removed while a run of it is at work: that run ends well, and its pods can be looked at."""
+    name = f"chain-{secrets.token_hex(4)}"
+    cluster = connect(pipelines.context, pipelines.namespace)
+    with Kubeflow(cluster) as kubeflow:
+        version = kubeflow.version(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
+        schedule = kubeflow.schedule(version, "chain", name, "*/10 * * * * *", {})
+        started: list[Run] = []
+        try:
+            end = time.monotonic() + 300
+            while not started:
+                assert time.monotonic() < end, "the recurring run has started nothing within 300 s"
+                time.sleep(1)
+                started = [run for run in kubeflow.runs("chain") if run.schedule_id == schedule]
+        finally:
+            kubeflow.unschedule(name)
+
+    assert pipelines.finished(started[0].id, timeout=600) == "SUCCEEDED"
+    assert [mark.text for mark in pipelines.marks(started[0].id)] == ["x"]

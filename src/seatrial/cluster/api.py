@@ -121,13 +121,18 @@ class Kubernetes:
         """
         return self._ask("PATCH", path, {}, change) is not None
 
-    def delete(self, path: str) -> bool:
-        """Delete an object, with all that it owns, and return whether it was there.
+    def delete(self, path: str, *, keep_owned: bool = False) -> bool:
+        """Delete an object and return whether it was there.
+
+        Args:
+            path: Its path.
+            keep_owned: Whether what it owns stays; else that is deleted, too.
 
         Raises:
             ClusterError: if the API server is away or refuses.
         """
-        return self._ask("DELETE", path, {"propagationPolicy": "Background"}) is not None
+        policy = "Orphan" if keep_owned else "Background"
+        return self._ask("DELETE", path, {"propagationPolicy": policy}) is not None
 
     def log(
         self, namespace: str, pod: str, container: str, *, lines: int | None = None, previous: bool = False

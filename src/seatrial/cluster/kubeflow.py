@@ -63,6 +63,7 @@ class Run:
         finished: When it ended; None while it runs.
         environment: Name of its experiment.
         error: What KFP says of its end.
+        schedule_id: Id of the recurring run that started it; empty if none did.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Run:
     finished: datetime | None
     environment: str
     error: str = ""
+    schedule_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -439,9 +441,9 @@ class Kubeflow:
                 pipeline_id=version.pipeline_id,
                 version_id=version.version_id,
             )
-            for schedule_id in earlier:
-                client.delete_recurring_run(schedule_id)
-            return str(made.recurring_run_id)
+        for schedule_id in earlier:
+            self._delete_schedule(schedule_id)
+        return str(made.recurring_run_id)
 
     def unschedule(self, name: str) -> str:
         """Delete the recurring run of a name or id, and return its id. Runs that it started stay.
@@ -453,12 +455,24 @@ class Kubeflow:
         there = self.schedules()
         for found in there:
             if name in {found.name, found.id}:
-                with self._asking() as client:
-                    client.delete_recurring_run(found.id)
+                self._delete_schedule(found.id)
                 return found.id
         raise UsageError(
             f"There is no recurring run {name!r}. There are: {', '.join(s.name for s in there) or 'none'}."
         )
+
+    def _delete_schedule(self, schedule_id: str) -> None:
+        """Delete a recurring run, and leave its runs.
+
+        Its object on the cluster owns their workflows. Kubeflow's API would delete it with all of them, those that
+        still work included; so it is deleted without them before.
+        """
+        path = self._cluster.path("scheduledworkflows", "kubeflow.org/v1beta1")
+        for item in self._cluster.api.list(path):
+            if item["metadata"]["uid"] == schedule_id:
+                self._cluster.api.delete(f"{path}/{item['metadata']['name']}", keep_owned=True)
+        with self._asking() as client:
+            client.delete_recurring_run(schedule_id)
 
 
 def _named(name: str) -> str:
@@ -477,6 +491,7 @@ def _run(item: Any, experiments: dict[str, str]) -> Run:
         finished,
         environment,
         error or "",
+        item.recurring_run_id or "",
     )
 
 
