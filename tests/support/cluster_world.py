@@ -1,7 +1,8 @@
 """A namespace with what a served model needs: an object store, its keys, a workspace with signed bundles.
 
 It is a small stand-in for nothing: MinIO, Secrets and NetworkPolicies are what ``charts/platform``
-makes, in one namespace, so that serving can be tested without the rest of the platform.
+makes, in one namespace, so that serving can be tested without the rest of the platform. The store may
+go away and come back with its data.
 """
 
 from __future__ import annotations
@@ -63,12 +64,14 @@ class World:
         namespace: Its name.
         access_key: Name of the object store's user.
         secret_key: Its key.
+        privacy_key: What private fields are hashed by: 32 characters.
     """
 
     kubectl: Command
     namespace: str
     access_key: str
     secret_key: str
+    privacy_key: str
 
     def run(self, *arguments: str, **more: Any) -> str:
         """Run kubectl in the namespace."""
@@ -147,6 +150,24 @@ class World:
                 for name, value in before.items():
                     os.environ.pop(name) if value is None else os.environ.update({name: value})
 
+    def store_goes(self) -> None:
+        """Kill the object store, and let it stay away."""
+        self.run("scale", "statefulset/minio", "--replicas=0")
+        self.run("wait", "--for=delete", "pod/minio-0", "--timeout=120s", timeout=130)
+
+    def store_comes(self) -> None:
+        """Let the object store be there, with the data that it had."""
+        self.run("scale", "statefulset/minio", "--replicas=1")
+        self.run("rollout", "status", "statefulset/minio", "--timeout=180s", timeout=190)
+
+    def change_key(self, secret_key: str) -> None:
+        """Let the object store take another key from now on, and the environment's Secret have it."""
+        self.secret_key = secret_key
+        change = {"stringData": self.store_variables(f"http://minio.{self.namespace}.svc:9000")}
+        self.run("patch", "secret", "environment", "--patch", json.dumps(change))
+        self.apply(*_store(self))
+        self.store_comes()
+
     def store_variables(self, endpoint: str) -> dict[str, str]:
         """Return the variables by which a process finds the object store."""
         return {
@@ -174,7 +195,8 @@ def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
         kubectl: Runs kubectl on the cluster.
         trusted: The public keys of the trust root, PEM by file name.
     """
-    world = World(kubectl, f"serving-{secrets.token_hex(3)}", secrets.token_hex(10), secrets.token_hex(20))
+    keys = (secrets.token_hex(10), secrets.token_hex(20), secrets.token_hex(16))
+    world = World(kubectl, f"serving-{secrets.token_hex(3)}", *keys)
     kubectl(
         "apply",
         "--filename",
@@ -206,8 +228,10 @@ def _environment(world: World, trusted: dict[str, str]) -> list[Object]:
         **world.store_variables(f"http://minio.{world.namespace}.svc:9000"),
         "SEATRIAL_WORKSPACE": ADDRESS,
     }
+    privacy = {"privacy-key": world.privacy_key}
     return [
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "environment"}, "stringData": variables},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "privacy-key"}, "stringData": privacy},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "trust-root"}, "data": trusted},
         {
             "apiVersion": "networking.k8s.io/v1",
@@ -218,15 +242,14 @@ def _environment(world: World, trusted: dict[str, str]) -> list[Object]:
     ]
 
 
-def _store(world: World) -> list[Object]:
-    """An object store of one pod, with the bucket; its data go with the pod."""
-    labels = {"app.kubernetes.io/name": "minio"}
+def _store_pod(world: World, labels: dict[str, str]) -> Object:
+    """Return the pod of the object store, whose data are in the volume ``data``."""
     make_bucket = {
         "name": "bucket",
         "image": SERVER,
         "imagePullPolicy": "IfNotPresent",
         "securityContext": SECURITY,
-        "command": ["mkdir", f"/data/{BUCKET}"],
+        "command": ["mkdir", "-p", f"/data/{BUCKET}"],
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }
     variables = {"MINIO_ROOT_USER": world.access_key, "MINIO_ROOT_PASSWORD": world.secret_key}
@@ -240,9 +263,28 @@ def _store(world: World) -> list[Object]:
         "volumeMounts": [{"name": "data", "mountPath": "/data"}, {"name": "home", "mountPath": "/.minio"}],
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "768Mi"}},
     }
-    volumes = [{"name": name, "emptyDir": {}} for name in ("data", "home")]
+    home = [{"name": "home", "emptyDir": {}}]
+    spec = {"container": minio, "initContainers": [make_bucket], "volumes": home, "restartPolicy": "Always"}
+    return world.pod("minio", labels=labels, **spec)
+
+
+def _store(world: World) -> list[Object]:
+    """An object store of one pod, with the bucket; its data are in a volume, which goes with the namespace."""
+    labels = {"app.kubernetes.io/name": "minio"}
+    pod = _store_pod(world, labels)
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
     return [
-        world.pod("minio", labels=labels, container=minio, initContainers=[make_bucket], volumes=volumes),
+        {
+            "apiVersion": "apps/v1",
+            "kind": "StatefulSet",
+            "metadata": {"name": "minio"},
+            "spec": {
+                "serviceName": "minio",
+                "selector": {"matchLabels": labels},
+                "template": {"metadata": {"labels": labels}, "spec": pod["spec"]},
+                "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
+            },
+        },
         {
             "apiVersion": "v1",
             "kind": "Service",
@@ -258,7 +300,16 @@ def _store(world: World) -> list[Object]:
                 "policyTypes": ["Ingress"],
                 "ingress": [
                     {
-                        "from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "model"}}}],
+                        # As in charts/platform: all pods of the environments' namespaces.
+                        "from": [
+                            {
+                                "namespaceSelector": {
+                                    "matchExpressions": [
+                                        {"key": "seatrial.io/environment", "operator": "Exists"}
+                                    ]
+                                }
+                            }
+                        ],
                         "ports": [{"port": 9000}],
                     }
                 ],

@@ -3,7 +3,8 @@
 Half of the threads open a connection for each request, as many clients do; the others keep theirs,
 and open another one when the server closes it. It stops when the file of its third argument is
 there, and prints one JSON document: answers by status, failures, bundles in the order of their
-first answer, and the ids of all predictions that were answered.
+first answer, and the ids of all predictions that were answered. Until then the file beside it, with the
+suffix ``.progress``, has how many were answered and how many failed so far, as JSON.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 THREADS = 4
 PAUSE_SECONDS = 0.02
 TIMEOUT_SECONDS = 20
+LOOK_SECONDS = 0.2
 
 
 @dataclass
@@ -82,9 +84,15 @@ def main(host: str, path: str, stop: str, body: str) -> None:
     ]
     for thread in threads:
         thread.start()
+    progress = Path(f"{stop}.progress")
     with contextlib.suppress(KeyboardInterrupt):
         for thread in threads:
-            thread.join()
+            while thread.is_alive():
+                so_far = {"answers": seen.statuses[http.client.OK], "failures": len(seen.failures)}
+                written = progress.with_suffix(".new")
+                written.write_text(json.dumps(so_far))
+                written.rename(progress)
+                thread.join(LOOK_SECONDS)
     print(
         json.dumps(
             {

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import polars as pl
 import pytest
 from tests.local.serving.conftest import AS_OF, CONTRACT, FEATURES, Ferry, crossings, infer_body
+from tests.local.serving.protocols import Message, Said, is_grpc, read_grpc, read_rest
 
 from seatrial.bundle import load_bundle, open_trust_root
+from seatrial.feedback.joining import read_recorded
 from seatrial.promotion import promote, read_pointer
 from support.cluster_world import IMAGES, ROOT, SERVER, Command, World, made_world, wait_until
 
 RELEASE = "ferry"
+REST_PORT, GRPC_PORT = 9000, 9500
+JSON = {"content-type": "application/json"}
 ROWS = crossings(1, seed=5)[:4]
 ENGINES = ("plain", "seldon")
+STOP = "/tmp/stop"  # noqa: S108 -- in the client's pod
+"""The file that ends the requests of a :class:`Load`."""
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +53,7 @@ def world(kubectl: Command, ferry: Ferry) -> Iterator[World]:
         for image in (SERVER, IMAGES["minio"]):
             if why := made.missing_image(image):
                 pytest.skip(why)
-        made.run("wait", "--for=condition=Ready", "pod/minio", "--timeout=120s", timeout=130)
+        made.store_comes()
         made.upload(ferry.root)
         yield made
 
@@ -57,9 +66,10 @@ class Served:
     helm: Command
     engine: str
     ferry: Ferry
+    _digest: str | None = None
 
     def install(self, *settings: str) -> None:
-        """Install or change the release; what is set stays set."""
+        """Install the release, or change it to these settings beside those that all tests have."""
         chosen = (
             "model=ferry",
             "environment=local",
@@ -67,8 +77,11 @@ class Served:
             f"network.objectStore.namespace={self.world.namespace}",
             "feedbackLog.shipEverySeconds=1",
             "resources.requests.cpu=10m",
+            "grpc=true",
             *settings,
         )
+        values = dict(setting.split("=", 1) for setting in chosen)
+        self._digest = values.get("digest")
         arguments = ["upgrade", "--install", RELEASE, str(ROOT / "charts" / "model")]
         self.helm(*arguments, "--namespace", self.world.namespace, "--set", ",".join(chosen))
 
@@ -97,13 +110,14 @@ class Served:
             and status.get("observedGeneration") == made["metadata"]["generation"]
             and status.get("updatedReplicas") == status.get("availableReplicas") == wanted
             and status.get("replicas") == wanted
+            and _bundle_of(made) == self._digest
         )
         if self.engine == "seldon" and ready:
             state: str = self.world.get("seldondeployment", RELEASE).get("status", {}).get("state", "")
             return state == "Available"
         return ready
 
-    def wait(self, seconds: float = 180) -> None:
+    def wait(self, seconds: float = 420) -> None:
         """Wait until it is available."""
         wait_until(self.available, f"{RELEASE} to be available with engine {self.engine}", seconds)
 
@@ -114,6 +128,24 @@ class Served:
             bundle = load_bundle(workspace, digest, trust)
             expected = read_pointer(workspace, "local", "ferry")
             promote(workspace, bundle, environment="local", expected=expected, reason="test", as_of=AS_OF)
+
+    def recorded(self) -> pl.DataFrame:
+        """Return the predictions as they are in the tables; one that was shipped twice would be there twice."""
+        with self.world.workspace() as workspace:
+            return read_recorded(workspace, "ferry").collect()
+
+    def arrived(self, names: list[str], seconds: float = 240) -> pl.DataFrame:
+        """Wait until answered predictions are in the tables, check that each is there once, and return their rows."""
+        answered = set(names)
+        wait_until(
+            lambda: answered <= set(self.recorded()["prediction_id"]),
+            "the predictions in the tables",
+            seconds,
+        )
+        rows = self.recorded().filter(pl.col("prediction_id").is_in(sorted(answered)))
+        print(f"{len(answered)} answered, {rows.height} rows in the tables")
+        assert rows.height == len(answered) == len(names)
+        return rows
 
     def scale(self, replicas: int) -> None:
         """Ask for another number of pods, as people do."""
@@ -148,6 +180,12 @@ def served(request: pytest.FixtureRequest, world: World, helm: Command, ferry: F
         made.uninstall()
 
 
+def _bundle_of(deployment: dict[str, Any]) -> str | None:
+    """The digest that a Deployment gives its pods, if any: an operator takes a while to hand on what changed."""
+    (server,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {one["name"]: one.get("value") for one in server["env"]}.get("BUNDLE")
+
+
 class Load:
     """Requests without a pause, from a pod that may ask."""
 
@@ -156,10 +194,21 @@ class Load:
         self._name = "client"
 
     @property
+    def progress(self) -> Counter[str]:
+        """How many requests have got ``answers`` so far, and how many were ``failures``."""
+        shown = f"cat {STOP}.progress || echo '{{}}'"
+        return Counter(json.loads(self._world.run("exec", self._name, "--", "sh", "-c", shown)))
+
+    def goes_on(self, requests: int = 50) -> None:
+        """Return once that many further requests have been answered."""
+        wanted = self.progress["answers"] + requests
+        wait_until(lambda: self.progress["answers"] >= wanted, f"{requests} further answers", 120)
+
+    @property
     def said(self) -> dict[str, Any]:
         """What came back, once it has been stopped."""
-        self._world.run("exec", self._name, "--", "touch", "/tmp/stop")  # noqa: S108 -- in the pod
-        wait_until(self._ended, "the client to end", 60)
+        self._world.run("exec", self._name, "--", "touch", STOP)
+        wait_until(self._ended, "the client to end", 120)
         found: dict[str, Any] = json.loads(self._world.run("logs", self._name))
         return found
 
@@ -167,6 +216,12 @@ class Load:
         phase: str = self._world.get("pod", self._name)["status"]["phase"]
         assert phase != "Failed", self._world.run("logs", self._name)
         return phase == "Succeeded"
+
+
+def address_of(world: World) -> str:
+    """Return the Service's own address: a name is resolved by others, who on a busy machine may be late."""
+    address: str = world.get("service", RELEASE)["spec"]["clusterIP"]
+    return address
 
 
 @contextlib.contextmanager
@@ -177,7 +232,7 @@ def load(world: World) -> Iterator[Load]:
     path = "/v2/models/ferry/infer"
     container = {
         "command": ["python", "/client/client.py"],
-        "args": [f"{RELEASE}:9000", path, "/tmp/stop", "/client/body.json"],  # noqa: S108 -- in the pod
+        "args": [f"{address_of(world)}:{REST_PORT}", path, STOP, "/client/body.json"],
         "volumeMounts": [{"name": "client", "mountPath": "/client"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }
     volumes = [{"name": "client", "configMap": {"name": "client"}}, {"name": "tmp", "emptyDir": {}}]
@@ -187,7 +242,37 @@ def load(world: World) -> Iterator[Load]:
         world.pod("client", labels=labels, container=container, volumes=volumes),
     )
     try:
-        world.run("wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
-        yield Load(world)
+        world.run("wait", "--for=condition=Ready", "pod/client", "--timeout=120s", timeout=130)
+        clients = Load(world)
+        clients.goes_on(10)
+        yield clients
     finally:
         world.run("delete", "pod", "client", "--wait=true")
+
+
+def send_all(world: World, messages: dict[str, Message], **headers: str) -> dict[str, Said]:
+    """Send requests of any protocols through the Service from the client's pod, and read what is said to each."""
+    host = address_of(world)
+    requests = {
+        name: {
+            "address": f"{host}:{GRPC_PORT if is_grpc(name) else REST_PORT}",
+            "path": message.path,
+            "body": base64.b64encode(message.body).decode(),
+            "headers": {**({} if is_grpc(name) else JSON), **message.headers, **headers},
+        }
+        for name, message in messages.items()
+    }
+    script = (ROOT / "tests" / "support" / "protocol_client.py").read_text()
+    said = json.loads(
+        world.run("exec", "--stdin", "client", "--", "python", "-c", script, stdin=json.dumps(requests))
+    )
+    answers = {}
+    for name, message in messages.items():
+        content = base64.b64decode(said[name]["body"])
+        size = said[name]["headers"].get("inference-header-content-length")
+        answers[name] = (
+            read_grpc(message.path, content)
+            if is_grpc(name)
+            else read_rest(said[name]["status"], content, size)
+        )
+    return answers

@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from tests.cluster.serving.conftest import RELEASE, ROWS, SELECTOR, Load, Served, load
+from tests.cluster.serving.conftest import ROWS, SELECTOR, Served, address_of, load, send_all
 from tests.local.serving.conftest import infer_body, outputs
+from tests.local.serving.protocols import COLUMNS, PROTOCOLS, prediction_ids, served_by
+from tests.local.serving.test_grpc import ROWS as ASKED
 
-from seatrial.feedback import join_outcomes, read_predictions
+from seatrial.feedback import join_outcomes
 from support.cluster_world import World, wait_until
 
 pytestmark = pytest.mark.timeout(900)
@@ -21,18 +23,24 @@ BARE_SECONDS = 4.0
 ASK = (
     "import sys, urllib.request as u; "
     "r = u.Request(sys.argv[1], sys.stdin.buffer.read() or None, {'content-type': 'application/json'}); "
-    "sys.stdout.write(u.urlopen(r, timeout=10).read().decode())"
+    "sys.stdout.write(u.urlopen(r, timeout=60).read().decode())"
 )
 
 
-def ask(world: World, what: str, body: Any) -> dict[str, Any]:
-    """Send one request from the client's pod."""
-    url = f"http://{RELEASE}:9000/v2/models/ferry/{what}"
-    text = world.run(
-        "exec", "--stdin", "client", "--", "python", "-c", ASK, url, stdin=json.dumps(body, default=str)
+def ask(world: World, what: str, body: Any, host: str = "") -> dict[str, Any]:
+    """Send one request from the client's pod, to the Service or a pod; without a body, to be told something."""
+    url = f"http://{host or address_of(world)}:9000/v2/models/ferry{what}"
+    content = "" if body is None else json.dumps(body, default=str)
+    found: dict[str, Any] = json.loads(
+        world.run("exec", "--stdin", "client", "--", "python", "-c", ASK, url, stdin=content)
     )
-    found: dict[str, Any] = json.loads(text)
     return found
+
+
+def bundles_of_pods(served: Served) -> list[str]:
+    """Return which bundle each pod says that it serves."""
+    told = [ask(served.world, "", None, pod["status"]["podIP"]) for pod in served.pods()]
+    return [str(version) for one in told for version in one["versions"]]
 
 
 def ready_after(pod: dict[str, Any]) -> float:
@@ -66,14 +74,29 @@ def test_answers_as_on_the_laptop(served: Served) -> None:
     with served.ferry.serve() as here:
         expected = outputs(here.infer(ROWS))["probability"]
     with load(served.world):
-        answer = ask(served.world, "infer", infer_body(ROWS))
+        answer = ask(served.world, "/infer", infer_body(ROWS))
         found = {output["name"]: output["data"] for output in answer["outputs"]}
         told = {name: bool(number % 2) for number, name in enumerate(found["prediction_id"])}
         items = [{"prediction_id": name, "value": value} for name, value in told.items()]
-        counts = ask(served.world, "feedback", {"outcomes": items})["counts"]
+        counts = ask(served.world, "/feedback", {"outcomes": items})["counts"]
     assert found["probability"] == pytest.approx(expected, abs=1e-6)
     assert sum(counts.values()) == len(told)
     wait_until(lambda: joined(served, told) == told, "the outcomes to be in the tables", 60)
+
+
+def test_answers_over_each_protocol(served: Served) -> None:
+    """REST and gRPC of both protocols are answered through the Service, and each answer is in the tables as such."""
+    with served.ferry.serve() as here:
+        (expected,) = outputs(here.infer(ASKED[:1]))["probability"]
+    with load(served.world):
+        answers = send_all(served.world, {name: write(COLUMNS) for name, write in PROTOCOLS.items()})
+    names = {protocol: prediction_ids(protocol, said) for protocol, said in answers.items()}
+    assert {protocol: served_by(protocol, said) for protocol, said in answers.items()} == dict.fromkeys(
+        PROTOCOLS, served.ferry.digests[0]
+    )
+    assert {len(one) for one in names.values()} == {1}
+    rows = served.arrived([name for one in names.values() for name in one])
+    assert rows["probability"].to_list() == pytest.approx([expected] * len(PROTOCOLS), abs=1e-6)
 
 
 def joined(served: Served, names: dict[str, bool]) -> dict[str, bool]:
@@ -81,12 +104,6 @@ def joined(served: Served, names: dict[str, bool]) -> dict[str, bool]:
     with served.world.workspace() as workspace:
         rows = join_outcomes(workspace, "ferry").select("prediction_id", "outcome").drop_nulls()
     return {name: bool(value) for name, value in rows.iter_rows() if name in names}
-
-
-def stored(served: Served) -> list[str]:
-    """The ids of the predictions that are in the tables."""
-    with served.world.workspace() as workspace:
-        return read_predictions(workspace, "ferry")["prediction_id"].to_list()
 
 
 def assert_nothing_was_dropped(said: dict[str, Any]) -> None:
@@ -101,19 +118,15 @@ def test_another_bundle_by_the_pointer(served: Served) -> None:
     """A promotion reaches every pod under load; no request is dropped and no pod is started."""
     before = {pod["metadata"]["name"] for pod in served.pods()}
     with load(served.world) as clients:
-        wait_for_load(served, clients)
         served.promote(served.ferry.digests[1])
-        time.sleep(8)  # Each pod looks every second; the load has to go on for a while behind it.
+        wait_until(
+            lambda: set(bundles_of_pods(served)) == {served.ferry.digests[1]}, "each pod to take it", 60
+        )
+        clients.goes_on()
         said = clients.said
     assert_nothing_was_dropped(said)
     assert said["bundles"] == served.ferry.digests
     assert {pod["metadata"]["name"] for pod in served.pods()} == before
-
-
-def wait_for_load(served: Served, clients: Load) -> None:
-    """Wait until requests have been answered, by looking at the table that they reach."""
-    wait_until(lambda: served.pods() and clients, "the clients", 10)
-    time.sleep(3)  # The load itself is what is waited with.
 
 
 def test_another_bundle_by_its_digest(served: Served) -> None:
@@ -121,25 +134,23 @@ def test_another_bundle_by_its_digest(served: Served) -> None:
     served.install(f"digest={served.ferry.digests[0]}")
     served.wait()
     with load(served.world) as clients:
-        wait_for_load(served, clients)
         served.install(f"digest={served.ferry.digests[1]}")
         served.wait()
+        clients.goes_on()
         said = clients.said
     assert_nothing_was_dropped(said)
     assert said["bundles"] == served.ferry.digests
-    wait_until(lambda: set(said["predictions"]) <= set(stored(served)), "the predictions in the tables", 120)
-    names = stored(served)
-    assert len(set(names)) == len(names)
+    served.arrived(said["predictions"])
 
 
 def test_scales(served: Served) -> None:
     """More and fewer pods under load drop no request."""
     with load(served.world) as clients:
-        wait_for_load(served, clients)
         served.scale(3)
         wait_until(lambda: served.available() and len(served.pods()) == 3, "three pods", 120)
         served.scale(1)
         wait_until(lambda: served.available() and len(served.pods()) == 1, "one pod", 120)
+        clients.goes_on()
         said = clients.said
     assert_nothing_was_dropped(said)
 
@@ -147,19 +158,17 @@ def test_scales(served: Served) -> None:
 def test_killed_pod_loses_nothing(served: Served) -> None:
     """What a pod had answered when it was killed for good is shipped by another one."""
     with load(served.world) as clients:
-        wait_for_load(served, clients)
         victim = served.pods()[0]["metadata"]["name"]
         served.world.run("delete", "pod", victim, "--grace-period=0", "--force")
         served.wait()
+        clients.goes_on()
         said = clients.said
-    assert said["statuses"]["200"] > 50
-    wait_until(lambda: set(said["predictions"]) <= set(stored(served)), "the predictions in the tables", 240)
+    served.arrived(said["predictions"])
 
 
 def test_bundle_that_is_not_there_is_not_rolled_out(served: Served) -> None:
     """With a digest that no bundle has, the old pods go on answering, and the next roll-out is a good one."""
     with load(served.world) as clients:
-        wait_for_load(served, clients)
         served.install(f"digest={'0' * 64}")
         wait_until(lambda: failing(served), "a pod that cannot start", 120)
         served.install(f"digest={served.ferry.digests[1]}")
@@ -181,7 +190,7 @@ def test_strangers_are_shut_out(served: Served) -> None:
     """A pod without the label reaches no port of the model's pods; one with it does."""
     world = served.world
     with load(world):
-        ask(world, "infer", infer_body(ROWS))
+        ask(world, "/infer", infer_body(ROWS))
     script = (
         "import socket, sys\n"
         "for address in sys.argv[1:]:\n"

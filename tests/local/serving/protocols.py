@@ -168,18 +168,27 @@ def send(server: Server, calls: Calls, protocol: str, message: Message, **header
         asked.request("POST", message.path, message.body, shown)
         answer = asked.getresponse()
         content = answer.read()
-        code = _BY_STATUS[answer.status]
-    size = answer.headers.get("inference-header-content-length")
-    read = orjson.loads(content if size is None else content[: int(size)])
+    return read_rest(answer.status, content, answer.headers.get("inference-header-content-length"))
+
+
+def read_rest(status: int, content: bytes, json_bytes: str | None = None) -> Said:
+    """Read an answer over REST, of which so many bytes are JSON, or all."""
+    read = orjson.loads(content if json_bytes is None else content[: int(json_bytes)])
+    code = _BY_STATUS[status]
     if code == OK:
         return Said(code, "", read)
     return Said(code, read["error"] if "error" in read else read["status"]["info"], read)
 
 
+def read_grpc(path: str, content: bytes) -> Said:
+    """Read an answer over gRPC to what was sent to ``path``."""
+    answer = INFERENCE["ModelInferResponse"] if path.startswith(OIP) else SELDON["SeldonMessage"]
+    return Said(OK, "", json_format.MessageToDict(answer.FromString(content)))
+
+
 def _call(calls: Calls, message: Message, headers: dict[str, str]) -> Said:
-    answer = INFERENCE["ModelInferResponse"] if message.path.startswith(OIP) else SELDON["SeldonMessage"]
     try:
         content = calls.send(message.path, message.body, **headers)
     except grpc.RpcError as error:
         return Said(_BY_CODE[error.code()], error.details() or "")  # type: ignore[attr-defined]
-    return Said(OK, "", json_format.MessageToDict(answer.FromString(content)))
+    return read_grpc(message.path, content)
