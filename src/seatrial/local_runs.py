@@ -1,6 +1,7 @@
 """Run a pipeline on this machine with ``kfp.local``: the very pipeline that a cluster runs.
 
-Each step is a process of its own, as it is a pod of its own on a cluster. Their logs go to a file;
+Each step is a process of its own, as it is a pod of its own on a cluster
+(:mod:`seatrial.step_processes`). Their logs go to a file;
 what the steps tell a person (lines that begin with ``seatrial:``) is handed on as it comes. An
 error of ours that ends a step is raised again here with its class, message and remedy.
 """
@@ -13,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -22,6 +23,7 @@ import orjson
 
 from seatrial.contract.load import models_folder
 from seatrial.errors import SeatrialError, UsageError
+from seatrial.step_processes import StepProcesses
 from seatrial.steps.files import FAILURE, PROGRESS, rebuild_failure
 from seatrial.workspace import DEFAULT_ROOT, Workspace
 
@@ -160,8 +162,30 @@ def compile_pipeline(name: str, path: Path) -> None:
     compiler.Compiler().compile(load_pipeline(name), str(path))
 
 
+@contextmanager
+def _forking(processes: StepProcesses | None) -> Iterator[None]:
+    """Let ``kfp.local`` start its steps by these processes, or by some that end with this context."""
+    from kfp.local import subprocess_task_handler as handler
+
+    with ExitStack() as stack:
+        started = processes or stack.enter_context(StepProcesses())
+        original = handler.run_local_subprocess
+        handler.run_local_subprocess = lambda *args, **kwargs: started.run(
+            *args, **kwargs, otherwise=original
+        )
+        try:
+            yield
+        finally:
+            handler.run_local_subprocess = original
+
+
 def run_locally(
-    name: str, arguments: dict[str, Any], workspace: Workspace, *, tell: Callable[[StepEvent], None]
+    name: str,
+    arguments: dict[str, Any],
+    workspace: Workspace,
+    *,
+    tell: Callable[[StepEvent], None],
+    processes: StepProcesses | None = None,
 ) -> LocalRun:
     """Run a pipeline on this machine.
 
@@ -171,6 +195,7 @@ def run_locally(
         workspace: The workspace; what the steps put out lies under its ``pipeline-runs``, or, if it is
             on S3, under those of the folder ``.seatrial`` here.
         tell: Called with each event, as it happens.
+        processes: What starts the steps, if several runs share it.
 
     Returns:
         The finished run.
@@ -193,7 +218,7 @@ def run_locally(
         warnings.simplefilter("ignore")
         listener = _Listener(log, sys.stdout, tell)
         try:
-            with redirect_stdout(listener):
+            with _forking(processes), redirect_stdout(listener):
                 outputs = pipeline(**arguments, workspace=workspace.root).outputs
         except RuntimeError as error:
             raise _failure(listener, log_path) from error

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+"""Environment in which MLflow is imported: it asks a server of its makers about itself otherwise."""
 DIGEST_TAG = "seatrial.digest"
 
 
@@ -82,9 +84,8 @@ def tracking_uri(workspace: Workspace) -> str:
 
 
 def _client(workspace: Workspace) -> MlflowClient:
-    # MLflow asks a server of its makers about itself otherwise.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
+    for variable, value in NO_TELEMETRY.items():
+        os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri(workspace))

@@ -23,6 +23,10 @@ from seatrial.training import TrainedModel, parity, to_onnx, to_skops, train_can
 TRAINING = "training.json"
 BACKGROUND_ROWS = 500
 
+# Threads that wait spin for microseconds only: longer, on a busy machine, slows training tenfold. It is read
+# once, when scikit-learn is imported, which is after this.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+
 
 @contextmanager
 def _measured(country: str) -> Iterator[dict[str, float]]:
@@ -61,8 +65,6 @@ def train_model(model: str, training_in: str, validation_in: str, model_out: str
     Raises:
         TrainingError: if no candidate can be fitted or exported.
     """
-    # Threads that wait spin for microseconds only: longer, on a busy machine, slows training tenfold.
-    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     loaded = check_model(model)
     training, validation = read_dataset(training_in), read_dataset(validation_in)
     with _measured(os.environ.get("SEATRIAL_COUNTRY", "USA")) as cost:
