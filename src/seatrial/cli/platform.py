@@ -209,15 +209,15 @@ def down(
 
     Example: `seatrial down`
     """
+    from seatrial.cluster import local_cluster
     from seatrial.cluster.context import connect
-    from seatrial.cluster.install import delete_cluster
     from seatrial.cluster.install import down as uninstall
 
     def tell(line: str) -> None:
         console.print(escape(line), soft_wrap=True)
 
     if kind:
-        there = delete_cluster(asker(yes), tell)
+        there = local_cluster.delete(asker(yes), tell)
         console.print("[green]✓[/] It is gone." if there else "There is no such kind cluster.")
         return
     cluster = connect(context, namespace)

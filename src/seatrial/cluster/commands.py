@@ -6,8 +6,13 @@ version that the tests ran with, and one that hangs is ended.
 
 from __future__ import annotations
 
+import math
+import os
 import shutil
 import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from seatrial.errors import ToolError
@@ -15,7 +20,11 @@ from seatrial.local_runs import project_folder
 
 QUICK = 60.0
 """Seconds that a command may take which only asks something."""
+TICK_SECONDS = 1.0
+"""How often it is looked what a command beside us has printed."""
+_END_SECONDS = 30.0
 _SHOWN_LINES = 8
+_INHERITED: Mapping[str, str] = {}
 
 
 def tested_version(command: str) -> str:
@@ -50,7 +59,13 @@ def find(command: str) -> str:
     return found
 
 
-def run(command: str, *arguments: str, seconds: float = QUICK, text: str | None = None) -> str:
+def run(
+    command: str,
+    *arguments: str,
+    seconds: float = QUICK,
+    text: str | None = None,
+    variables: Mapping[str, str] = _INHERITED,
+) -> str:
     """Run a command to its end and return what it printed to standard output.
 
     Args:
@@ -58,6 +73,7 @@ def run(command: str, *arguments: str, seconds: float = QUICK, text: str | None 
         arguments: Its arguments.
         seconds: After how many seconds it is ended.
         text: What it reads from standard input.
+        variables: Variables of its environment, beside ours.
 
     Raises:
         ToolError: if it is missing, failed, or did not end in time.
@@ -70,18 +86,67 @@ def run(command: str, *arguments: str, seconds: float = QUICK, text: str | None 
             timeout=seconds,
             check=False,
             input=text,
+            env={**os.environ, **variables},
         )
     except subprocess.TimeoutExpired as error:
-        raise ToolError(
-            f"`{shown(command, arguments)}` did not end within {seconds:.0f} s.",
-            remedy="Look whether the cluster answers: kubectl get nodes",
-        ) from error
+        raise _too_slow(command, arguments, seconds) from error
     if done.returncode != 0:
         raise failure(command, arguments, done.returncode, done.stderr or done.stdout)
     return done.stdout
 
 
-def start(command: str, *arguments: str, output: Path) -> subprocess.Popen[bytes]:
+def run_beside(
+    command: str,
+    *arguments: str,
+    seconds: float = math.inf,
+    meanwhile: Callable[[str], None],
+    variables: Mapping[str, str] = _INHERITED,
+) -> None:
+    """Run a command to its end, and do something about once a second meanwhile.
+
+    What interrupts us ends the command too, in good order.
+
+    Args:
+        command: Its name.
+        arguments: Its arguments.
+        seconds: After how many seconds it is ended; never if infinite.
+        meanwhile: Is given all that the command has printed so far; once more when it has ended well.
+        variables: Variables of its environment, beside ours.
+
+    Raises:
+        ToolError: if it is missing, failed, or did not end in time.
+    """
+    end = time.monotonic() + seconds
+    with tempfile.TemporaryDirectory(prefix="seatrial-command-") as folder:
+        output = Path(folder) / "output"
+        process = start(command, *arguments, output=output, variables=variables)
+        try:
+            while _runs(process):
+                meanwhile(output.read_text(errors="replace"))
+                if time.monotonic() > end:
+                    raise _too_slow(command, arguments, seconds)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait(timeout=_END_SECONDS)
+        said = output.read_text(errors="replace")
+        if process.returncode != 0:
+            raise failure(command, arguments, process.returncode, said)
+        meanwhile(said)
+
+
+def _runs(process: subprocess.Popen[bytes]) -> bool:
+    """Whether it still runs, after a while."""
+    try:
+        process.wait(timeout=TICK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def start(
+    command: str, *arguments: str, output: Path, variables: Mapping[str, str] = _INHERITED
+) -> subprocess.Popen[bytes]:
     """Start a command that runs beside us; all that it prints goes to a file.
 
     It is in a group of its own, so that a Ctrl-C reaches us alone and we end it in good order.
@@ -96,7 +161,16 @@ def start(command: str, *arguments: str, output: Path) -> subprocess.Popen[bytes
             stdout=target,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env={**os.environ, **variables},
         )
+
+
+def _too_slow(command: str, arguments: tuple[str, ...], seconds: float) -> ToolError:
+    """The error of a command that did not end."""
+    return ToolError(
+        f"`{shown(command, arguments)}` did not end within {seconds:.0f} s.",
+        remedy="Look whether the cluster answers: kubectl get nodes",
+    )
 
 
 def failure(command: str, arguments: tuple[str, ...], code: int, said: str) -> ToolError:

@@ -7,8 +7,6 @@ pods by ``helm --wait``: it says only that time is up, never why.
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any
 
 import orjson
 
-from seatrial.cluster.commands import failure, run, start
+from seatrial.cluster.commands import run, run_beside
 from seatrial.errors import ToolError
 from seatrial.local_runs import project_folder
 
 RELEASE, CHART = "seatrial", "platform"
-TICK_SECONDS = 1.0
+_GRACE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -145,27 +143,9 @@ def install(
         *_place(context, namespace),
         *chart.arguments(),
     )
-    limits = ("--timeout", f"{seconds:.0f}s")
-    with tempfile.TemporaryDirectory(prefix="seatrial-helm-") as folder:
-        output = Path(folder) / "output"
-        process = start("helm", *arguments, *limits, output=output)
-        try:
-            while _runs(process):
-                meanwhile()
-        finally:
-            if process.poll() is None:
-                process.terminate()  # Helm then marks the release as failed, and the next upgrade goes on.
-                process.wait(timeout=TICK_SECONDS * 30)
-        if process.returncode != 0:
-            raise failure("helm", arguments, process.returncode, output.read_text(errors="replace"))
-
-
-def _runs(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(timeout=TICK_SECONDS)
-    except subprocess.TimeoutExpired:
-        return True
-    return False
+    # Helm that is ended by a Ctrl-C marks the release as failed, and the next upgrade goes on.
+    limit = ("--timeout", f"{seconds:.0f}s")
+    run_beside("helm", *arguments, *limit, meanwhile=lambda _: meanwhile())
 
 
 def uninstall(context: str, namespace: str, *, seconds: float) -> bool:
@@ -178,7 +158,7 @@ def uninstall(context: str, namespace: str, *, seconds: float) -> bool:
     try:
         limit = f"{seconds:.0f}s"
         arguments = ["uninstall", RELEASE, "--wait", "--timeout", limit, *_place(context, namespace)]
-        run("helm", *arguments, seconds=seconds + TICK_SECONDS * 30)
+        run("helm", *arguments, seconds=seconds + _GRACE_SECONDS)
     except ToolError as error:
         if "not found" in error.message:
             return False

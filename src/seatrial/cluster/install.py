@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seatrial.cluster import helm, kind, preflight
-from seatrial.cluster.api import Kubernetes
+import orjson
+
+from seatrial.cluster import helm, local_cluster, preflight
 from seatrial.cluster.context import (
     ENVIRONMENT,
     Ask,
@@ -19,14 +19,14 @@ from seatrial.cluster.context import (
     installed,
     is_ours,
     mark,
-    mark_made,
     namespace_of,
-    was_made,
 )
+from seatrial.cluster.forward import SERVICES
 from seatrial.cluster.health import Finding
+from seatrial.cluster.image_check import listed_images
 from seatrial.cluster.observe import Progress, findings, storage_classes, workloads
 from seatrial.errors import ClusterError, NotOurClusterError
-from seatrial.images import OWN_IMAGES, PIPELINE_IMAGE, own_image
+from seatrial.images import PIPELINE_IMAGE
 
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
 _NAMESPACES = "/api/v1/namespaces"
@@ -110,7 +110,7 @@ def up(wishes: Wishes, voice: Voice) -> Up:
     allow(cluster, _plan(cluster, objects), voice.ask)
     voice.stage("Looking whether the cluster has what it takes")
     check(cluster, objects)
-    provide_images(cluster, objects, voice.stage)
+    local_cluster.provide_images(cluster.context, images_of(objects), voice.stage)
     prepare_namespace(cluster)
     voice.stage(f"Installing in {cluster}")
     progress = Progress(cluster, voice.finding)
@@ -134,19 +134,9 @@ def _reach(wishes: Wishes, voice: Voice) -> Cluster:
     """The cluster that is meant; a local one is made if that is wished and it is not there."""
     if not wishes.make_cluster:
         return connect(wishes.context, wishes.namespace)
-    name = kind.configured_name()
-    context = kind.context_of(name)
-    if wishes.context not in {None, context}:
-        raise ClusterError(
-            f"--kind makes the cluster {name!r} of {kind.CONFIG}, whose context is {context}. "
-            f"Got --context {wishes.context} instead.",
-            remedy="Leave one of the two away.",
-        )
-    if name not in kind.clusters():
-        voice.stage(f"Making the local cluster {name} with kind ({kind.engine()})")
-        kind.create(name, wishes.node_image)
-        mark_made(Kubernetes(context), name)
-    return connect(context, wishes.namespace)
+    return local_cluster.reach(
+        wishes.context, wishes.namespace, wishes.node_image, stage=voice.stage, finding=voice.finding
+    )
 
 
 def environment_values(environments: tuple[str, ...]) -> dict[str, Any]:
@@ -225,40 +215,25 @@ def check(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
         raise ClusterError("\n".join(trouble.message for trouble in troubles), remedy="\n".join(remedies))
 
 
-def provide_images(cluster: Cluster, objects: list[dict[str, Any]], tell: Callable[[str], None]) -> None:
-    """Put those images of ours that a local cluster lacks or has older into it; build those that are nowhere.
+def images_of(objects: list[dict[str, Any]]) -> set[str]:
+    """Return the images that an installation needs.
 
-    Any other cluster pulls its images itself.
+    Those are the images of the containers of rendered objects, those of ``charts/images.yaml`` that the objects name
+    for somebody who starts them later, and that of the steps, if Kubeflow Pipelines is installed.
 
     Raises:
-        ToolError: if kind or the container engine is missing or failed.
         UsageError: if this is no clone of the repository.
     """
-    name = kind.cluster_of(cluster.context)
-    if name is None:
-        return
-    ours = {own_image(part): part for part in OWN_IMAGES}
-    wanted = (images_of(objects) | {PIPELINE_IMAGE}) & ours.keys()
-    there, here = kind.images_in(name), kind.images_here(sorted(wanted))
-    for image in sorted(wanted - there - here):
-        tell(f"Building the image {image}, which takes some minutes the first time")
-        kind.build(ours[image])
-    # An image that was built anew has its old name; a pod would go on with the old one.
-    stale = {image for image in wanted & there & here if not kind.is_current(name, image)}
-    for image in sorted((wanted - there) | stale):
-        tell(f"Loading {image} into the cluster {name}")
-        kind.load(name, [image])
-
-
-def images_of(objects: list[dict[str, Any]]) -> set[str]:
-    """Return the images that the containers of rendered objects name."""
     found: set[str] = set()
     for item in objects:
+        if item["kind"] == "Service" and item["metadata"]["name"] == SERVICES["pipelines-api"][0]:
+            found.add(PIPELINE_IMAGE)
         template = (item.get("spec") or {}).get("template") or {}
         for key in ("initContainers", "containers"):
             containers = (template.get("spec") or {}).get(key) or []
             found |= {container["image"] for container in containers}
-    return found
+    text = orjson.dumps(objects).decode()
+    return found | {image.reference for image in listed_images() if image.reference in text}
 
 
 def prepare_namespace(cluster: Cluster) -> None:
@@ -323,37 +298,3 @@ def _environments(cluster: Cluster) -> list[str]:
         for item in cluster.api.list(_NAMESPACES, labelSelector=ENVIRONMENT)
         if (item["metadata"].get("annotations") or {}).get(preflight.OWNER_PLACE) == cluster.namespace
     ]
-
-
-def delete_cluster(ask: Ask | None, tell: Callable[[str], None]) -> bool:
-    """Delete the local cluster, if Seatrial made it, and return whether it was there.
-
-    Args:
-        ask: Asks a person, always; None where there is nobody to ask.
-        tell: Is told what is done.
-
-    Raises:
-        NotOurClusterError: if Seatrial did not make it, the answer is no, or there is nobody to ask.
-        ClusterError: if its API server is away.
-        ToolError: if kind is missing or failed.
-        UsageError: if this is no clone of the repository.
-    """
-    name = kind.configured_name()
-    if shutil.which("kind") is None or name not in kind.clusters():
-        return False
-    api = Kubernetes(kind.context_of(name))
-    if not was_made(api, name):
-        raise NotOurClusterError(
-            f"The kind cluster {name} was not made by `seatrial up --kind`, so it stays.",
-            remedy=f"Delete it yourself: kind delete cluster --name {name}",
-        )
-    question = f"This deletes the kind cluster {name} and all data in it. Go on?"
-    if ask is None:
-        raise NotOurClusterError(
-            f"This would delete the kind cluster {name} and all data in it.", remedy="Say --yes."
-        )
-    if not ask(question):
-        raise NotOurClusterError(f"The kind cluster {name} stays.")
-    tell(f"Deleting the kind cluster {name}")
-    kind.delete(name)
-    return True

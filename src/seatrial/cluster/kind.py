@@ -7,32 +7,41 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
 
-from seatrial.cluster.commands import run
+from seatrial.cluster.commands import QUICK, find, run, run_beside
 from seatrial.errors import ToolError
 from seatrial.images import DOCKER_HUB
 from seatrial.local_runs import project_folder
 
 CONFIG = "kind-config.yaml"
+NAME_VARIABLE = "KIND_CLUSTER_NAME"
+"""kind's own variable for the name of a cluster, over what the configuration says."""
+PREPARING = "Preparing nodes"
+"""The step of kind's from which on there is something of a cluster that is being made."""
+_ENGINE_VARIABLE = "KIND_EXPERIMENTAL_PROVIDER"
+_STEP = re.compile(r"^ [•✓] ([\x20-\x7e≤]+)(.*)$", re.MULTILINE)
 CREATE_SECONDS, LOAD_SECONDS, BUILD_SECONDS = 600.0, 600.0, 1800.0
 _CONTEXT = "kind-"
 
 
 def configured_name() -> str:
-    """Return the name of the cluster that ``kind-config.yaml`` describes.
+    """Return the name of the cluster that ``kind-config.yaml`` describes, or the one that kind's variable names.
 
     Raises:
         UsageError: if this is no clone of the repository.
     """
     from ruamel.yaml import YAML
 
-    return str(YAML(typ="safe").load(project_folder() / CONFIG).get("name", "kind"))
+    named = os.environ.get(NAME_VARIABLE)
+    return named or str(YAML(typ="safe").load(project_folder() / CONFIG).get("name", "kind"))
 
 
 def context_of(cluster: str) -> str:
@@ -57,53 +66,81 @@ def clusters() -> list[str]:
     """Return the names of the kind clusters on this machine.
 
     Raises:
-        ToolError: if kind is missing or failed.
+        ToolError: if kind or the container engine is missing or failed.
         UsageError: if this is no clone of the repository.
     """
-    return run("kind", "get", "clusters").split()
+    return _kind("get", "clusters").split()
 
 
-def create(cluster: str, node_image: str | None = None) -> None:
+def nodes(cluster: str) -> list[str]:
+    """Return the names of a cluster's nodes, which are containers of the engine.
+
+    Raises:
+        ToolError: if kind or the container engine is missing or failed.
+        UsageError: if this is no clone of the repository.
+    """
+    return _kind("get", "nodes", "--name", cluster).split()
+
+
+def create(cluster: str, node_image: str | None, tell: Callable[[str, bool], None]) -> None:
     """Make the cluster that ``kind-config.yaml`` describes, and its context in the kubeconfig.
 
     Args:
         cluster: Its name.
         node_image: Image of its nodes, from a mirror or built; the one that the configuration names if None.
+        tell: Is told each step of kind's: when it begins, and with True when it is done.
 
     Raises:
-        ToolError: if kind is missing or failed.
+        ToolError: if kind or the container engine is missing or failed.
         UsageError: if this is no clone of the repository.
     """
+    told: set[tuple[str, bool]] = set()
+
+    def meanwhile(printed: str) -> None:
+        for step in steps_of(printed):
+            if step not in told:
+                told.add(step)
+                tell(*step)
+
     image = ["--image", node_image] if node_image else []
     config = str(project_folder() / CONFIG)
-    run(
+    run_beside(
         "kind",
-        "create",
-        "cluster",
-        "--name",
-        cluster,
-        "--config",
-        config,
-        "--wait",
-        "180s",
-        *image,
+        *("create", "cluster", "--name", cluster, "--config", config, "--wait", "180s", *image),
         seconds=CREATE_SECONDS,
+        meanwhile=meanwhile,
+        variables=_variables(),
     )
+
+
+def steps_of(printed: str) -> list[tuple[str, bool]]:
+    """Return the steps that ``kind create`` has printed, without its pictures, each with whether it is done."""
+    return [(what.strip(" ."), not (what + rest).endswith("...")) for what, rest in _STEP.findall(printed)]
 
 
 def delete(cluster: str) -> None:
     """Delete a cluster with all that is in it, and its context.
 
     Raises:
-        ToolError: if kind is missing or failed.
+        ToolError: if kind or the container engine is missing or failed.
         UsageError: if this is no clone of the repository.
     """
-    run("kind", "delete", "cluster", "--name", cluster, seconds=CREATE_SECONDS)
+    _kind("delete", "cluster", "--name", cluster, seconds=CREATE_SECONDS)
+
+
+def _kind(*arguments: str, seconds: float = QUICK) -> str:
+    """Run kind, with the engine that we use ourselves."""
+    find("kind")  # It is told before an engine is missed.
+    return run("kind", *arguments, seconds=seconds, variables=_variables())
+
+
+def _variables() -> dict[str, str]:
+    return {_ENGINE_VARIABLE: engine()}
 
 
 def engines() -> list[str]:
     """Return the container engines of this machine that answer, the one that kind uses first."""
-    wanted = os.environ.get("KIND_EXPERIMENTAL_PROVIDER", "docker")
+    wanted = os.environ.get(_ENGINE_VARIABLE, "docker")
     return sorted(
         (name for name in ("docker", "podman", "nerdctl") if _answers(name)), key=lambda name: name != wanted
     )
@@ -144,7 +181,7 @@ def images_in(cluster: str) -> set[str]:
         UsageError: if this is no clone of the repository.
     """
     found: set[str] | None = None
-    for node in run("kind", "get", "nodes", "--name", cluster).split():
+    for node in nodes(cluster):
         # Both crictl and ctr are in kind's own nodes; ctr is what kind itself lists and loads images with.
         names = set(
             run(engine(), "exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "--quiet").split()
@@ -165,7 +202,7 @@ def is_current(cluster: str, image: str) -> bool:
         UsageError: if this is no clone of the repository.
     """
     here = run(engine(), "image", "inspect", "--format", "{{.Id}}", image).strip().removeprefix("sha256:")
-    return all(here in _ids(node, image) for node in run("kind", "get", "nodes", "--name", cluster).split())
+    return all(here in _ids(node, image) for node in nodes(cluster))
 
 
 def _ids(node: str, image: str) -> set[str]:
@@ -207,7 +244,7 @@ def load(cluster: str, images: list[str]) -> None:
         archive = str(Path(folder) / "images.tar")
         several = ["--multi-image-archive"] if engine() == "podman" else []
         run(engine(), "save", *several, "--output", archive, *images, seconds=LOAD_SECONDS)
-        run("kind", "load", "image-archive", archive, "--name", cluster, seconds=LOAD_SECONDS)
+        _kind("load", "image-archive", archive, "--name", cluster, seconds=LOAD_SECONDS)
 
 
 def build(part: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from seatrial.cluster import kind
 from seatrial.cluster.context import Cluster
+from seatrial.cluster.local_cluster import provide_images
 from seatrial.cluster.submit import follow, submit
 from seatrial.contract.load import LoadedContract
 from seatrial.errors import GateError
@@ -95,7 +95,9 @@ def run_on_cluster(cluster: Cluster, environment: str, model: str, instant: str,
         ClusterError: if the cluster is away or refuses.
         ToolError: if kubectl, kind or the container engine is missing or failed.
     """
-    _provide_image(cluster)
+    provide_images(
+        cluster.context, [PIPELINE_IMAGE], lambda line: tell(StepEvent("images", "said", line, 0.0))
+    )
     given = [f"model={model}", *([f"as_of={instant}"] if instant else [])]
     run = submit(cluster, "training", environment, given)
     ended = follow(cluster, run.run_id, tell)
@@ -103,15 +105,6 @@ def run_on_cluster(cluster: Cluster, environment: str, model: str, instant: str,
         {"check": said.check, "outcome": said.outcome, "measured": said.measured} for said in ended.verdicts
     ]
     return Sample(run.run_id, "", verdicts, ended.look_at.get("report", ""))
-
-
-def _provide_image(cluster: Cluster) -> None:
-    """Put the steps' image into a local cluster that has none or an older one; any other pulls it."""
-    name = kind.cluster_of(cluster.context)
-    if name is None or not kind.images_here([PIPELINE_IMAGE]):
-        return
-    if PIPELINE_IMAGE not in kind.images_in(name) or not kind.is_current(name, PIPELINE_IMAGE):
-        kind.load(name, [PIPELINE_IMAGE])
 
 
 def _measured(said: dict[str, object]) -> str:
