@@ -6,7 +6,8 @@ when the flights landed. When a month is over, the monitoring pipeline takes its
 the live window, and trains a challenger if the contract says so, while the next month's requests
 already come; if the challenger passes its gates, the server takes it without dropping a request.
 
-Everything here is what a user would run: the two pipelines, ``seatrial serve``, and HTTP.
+Everything here is what a user would run: the two pipelines, ``seatrial serve``, and HTTP. Only the first
+month's drift is drawn beside them, by the monitoring pipeline's own step: nothing waits for it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import polars as pl
 
 from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.contract.load import LoadedContract
+from seatrial.contract.schema import parse_duration
 from seatrial.data_tests import validate
 from seatrial.errors import SeatrialError, UsageError
 from seatrial.features import compute_features
@@ -43,6 +45,7 @@ from seatrial.promotion import read_pointer
 from seatrial.replay import PendingOutcome, ReplayResult, replay
 from seatrial.report import drift_key, monitor_key, report_key
 from seatrial.sources import Period, ingest, read_source
+from seatrial.step_processes import StepProcesses
 from seatrial.steps.files import read_json
 from seatrial.tables import Tables
 from seatrial.triggers import cool_down_until, trigger_log
@@ -62,10 +65,14 @@ CONCURRENCY = 16
 ROWS_TOGETHER = 100
 """Flights in a request after the first live month, in which each flight has a request of its own."""
 ASKED_BEFORE = timedelta(hours=2)
-THROTTLE_SECONDS = 0.4
-"""Pause between two slots of traffic while a model may be trained: its challenger comes before the month is over."""
-DRAWING = "draw"
-"""The step of the monitoring pipeline that comes after training."""
+PACE = 1.5
+"""How long a month of traffic lasts, as a share of the first training, while another model may be trained: so its
+challenger comes before the month is over."""
+DRAW = (
+    "import os, sys; os.nice(10); from seatrial.steps.watching import draw_drift; draw_drift(*sys.argv[1:])"
+)
+"""The monitoring pipeline's step that evidently draws by, as a process that takes what the others leave."""
+DRAW_SECONDS = 900.0
 
 
 @dataclass
@@ -227,7 +234,8 @@ class Traffic:
         self._error: BaseException | None = None
         self._pending: list[PendingOutcome] = []
         self._stop = threading.Event()
-        self.is_throttled = False
+        self.pause = 0.0
+        """Seconds between two slots of traffic."""
 
     def start(self, month: str, rows_per_request: int) -> None:
         """Begin a month: its requests hour by hour, each after the outcomes that were known by then."""
@@ -241,7 +249,7 @@ class Traffic:
         Raises:
             SeatrialError: if the traffic ended with an error.
         """
-        self.is_throttled = False
+        self.pause = 0.0
         assert self._thread is not None
         while self._thread.is_alive():
             self._thread.join(0.2)  # A join without a limit would keep Ctrl-C waiting.
@@ -283,8 +291,7 @@ class Traffic:
         if self._stop.is_set():
             raise SeatrialError("The traffic was stopped.")
         self._narrator.progress(month, done, total)
-        if self.is_throttled:
-            time.sleep(THROTTLE_SECONDS)  # Between two slots nothing is under way.
+        time.sleep(self.pause)  # Between two slots nothing is under way.
 
 
 class Demo:
@@ -302,6 +309,9 @@ class Demo:
         self._narrator = narrator
         self._workspace = prepare_folder(folder)
         self._loaded = check_model(MODEL)
+        self._processes = StepProcesses()
+        self._drawing: subprocess.Popen[bytes] | None = None
+        self._drawing_log = folder / "drawing.log"
         self.summary = Summary(self._workspace.root)
 
     def run(self) -> Summary:
@@ -314,21 +324,28 @@ class Demo:
             SeatrialError: if a part of the loop failed.
         """
         started = time.perf_counter()
-        self._train()
-        rows = read_source(self._loaded, self._loaded.contract.prediction.table)
-        self._feed_weather(self._months[0])
-        with serving(self._workspace, MODEL, self._folder) as url:
-            self._narrator.note(f"serving at {url}")
-            traffic = Traffic(self._loaded, rows, url, self._narrator)
-            try:
-                self._live(traffic)
-            finally:
-                traffic.stop()
+        with self._processes:
+            self._train()
+            rows = read_source(self._loaded, self._loaded.contract.prediction.table)
+            self._feed_weather(self._months[0])
+            with serving(self._workspace, MODEL, self._folder) as url:
+                self._narrator.note(f"serving at {url}")
+                self._go_live(Traffic(self._loaded, rows, url, self._narrator))
         self._compare_features()
         self.summary.seconds["total"] = time.perf_counter() - started
         content = orjson.dumps(asdict(self.summary), option=orjson.OPT_INDENT_2)
         (self._folder / "summary.json").write_bytes(content)
         return self.summary
+
+    def _go_live(self, traffic: Traffic) -> None:
+        try:
+            self._live(traffic)
+            self._finish_drawing()
+        finally:
+            traffic.stop()
+            if self._drawing is not None:
+                self._drawing.kill()
+                self._drawing.wait()
 
     @contextmanager
     def _stage(self, name: str, title: str) -> Iterator[None]:
@@ -351,7 +368,13 @@ class Demo:
             "as_of": instant,
         }
         try:
-            return run_locally(name, arguments, self._workspace, tell=tell or self._narrator.event)
+            return run_locally(
+                name,
+                arguments,
+                self._workspace,
+                tell=tell or self._narrator.event,
+                processes=self._processes,
+            )
         finally:
             self._narrator.resume()
 
@@ -447,14 +470,14 @@ class Demo:
         start, end = self._window(month.name)
         resting = cool_down_until(self._loaded.contract.triggers, trigger_log(self._workspace, MODEL))
         may_train = resting is None or resting <= end
+        pause = PACE * self.summary.seconds["training"] * (parse_duration(SLOT) / (end - start))
 
         def tell(event: StepEvent) -> None:
-            traffic.is_throttled = may_train and event.step != DRAWING
+            traffic.pause = pause if may_train else 0.0
             self._narrator.event(event)
 
         before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
-        first = month.name == self._months[0]
-        run = self._pipeline("monitoring", month.name, tell, start=start.isoformat(), draw_drift=first)
+        run = self._pipeline("monitoring", month.name, tell, start=start.isoformat(), draw_drift=False)
         result = read_json(str(run.folder / "monitor" / "result"))
         month.verdicts = {
             v["check"]: {key: v[key] for key in ("outcome", "value", "bound")} for v in result["verdicts"]
@@ -465,11 +488,32 @@ class Demo:
         month.retrained = bool(decision["fires"])
         reports, address = self.summary.reports, self._workspace.uri
         reports[f"monitoring {month.name}"] = address(monitor_key(MODEL, run.name))
-        if first:
+        if self._drawing is None:
+            self._drawing = self._draw(run)
             reports[f"drift {month.name} (evidently)"] = address(drift_key(MODEL, run.name))
         if month.retrained:
             reports[f"retraining {month.name}"] = address(report_key(MODEL, run.name))
             month.challenger = self._challenger(run, before.digest)
+
+    def _draw(self, run: LocalRun) -> subprocess.Popen[bytes]:
+        """Begin to draw the drift of a run's window."""
+        result, page = run.folder / "monitor" / "result", run.folder / "drift.html"
+        command = [sys.executable, "-c", DRAW, str(self._loaded.folder.resolve()), self._workspace.root]
+        with self._drawing_log.open("w", encoding="utf-8") as log:
+            return subprocess.Popen(  # noqa: S603 -- a step of ours
+                [*command, run.name, str(result), str(page)], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def _finish_drawing(self) -> None:
+        assert self._drawing is not None
+        try:
+            ended = self._drawing.wait(DRAW_SECONDS)
+        except subprocess.TimeoutExpired:
+            ended = None
+        if ended != 0:
+            raise SeatrialError(
+                "Evidently did not draw the drift.", remedy=f"Its log is in {self._drawing_log}."
+            )
 
     def _challenger(self, run: LocalRun, champion: str | None) -> dict[str, Any]:
         found = read_json(str(run.folder / "gates" / "found"))
