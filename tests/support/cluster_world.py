@@ -160,6 +160,14 @@ class World:
         self.run("scale", "statefulset/minio", "--replicas=1")
         self.run("rollout", "status", "statefulset/minio", "--timeout=180s", timeout=190)
 
+    def change_key(self, secret_key: str) -> None:
+        """Let the object store take another key from now on, and the environment's Secret have it."""
+        self.secret_key = secret_key
+        change = {"stringData": self.store_variables(f"http://minio.{self.namespace}.svc:9000")}
+        self.run("patch", "secret", "environment", "--patch", json.dumps(change))
+        self.apply(*_store(self))
+        self.store_comes()
+
     def store_variables(self, endpoint: str) -> dict[str, str]:
         """Return the variables by which a process finds the object store."""
         return {

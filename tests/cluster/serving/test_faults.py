@@ -1,13 +1,14 @@
-"""Parts of serving go away under traffic: the object store for minutes, a pod for good, pods of a drained node."""
+"""Parts of serving go away under traffic: the object store, its key, a pod, all pods of a drained node."""
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from typing import Any
 
 import pytest
-from tests.cluster.serving.conftest import Served, load
+from tests.cluster.serving.conftest import RELEASE, Served, load
 from tests.cluster.serving.test_serving_models import assert_nothing_was_dropped
 
 from support.cluster_world import World, wait_until
@@ -84,3 +85,18 @@ def test_evicted_pods_drop_nothing(served: Served) -> None:
 
 def _names(served: Served) -> set[str]:
     return {pod["metadata"]["name"] for pod in served.pods()}
+
+
+@plain
+def test_store_gets_another_key(served: Served) -> None:
+    """O10: with a key that counts no more, pods go on answering; started anew with the new one, they ship all of it."""
+    world = served.world
+    with load(world) as clients:
+        world.change_key(secrets.token_hex(20))
+        clients.goes_on()
+        world.run("rollout", "restart", f"deployment/{RELEASE}")
+        served.wait()
+        clients.goes_on()
+        said = clients.said
+    assert_nothing_was_dropped(said)
+    served.arrived(said["predictions"])
