@@ -2,8 +2,8 @@
 
 `kubectl apply -k` cannot run helm, so what it takes is in git: `manifests/environments/ENV/MODEL/objects.yaml`,
 rendered from the chart with the `values.yaml` beside it. The bundle is none of the values: `bundle.yaml`,
-which `seatrial promote` writes, puts it in its place. ``--check`` compares instead of writing, and a test
-runs it.
+which `seatrial promote` writes, puts it in its place. Where the environment rolls bundles out step by step,
+servers follow its record, and a job leads roll-outs on. ``--check`` compares instead of writing, and a test runs it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -27,9 +28,11 @@ def main() -> int:
     """Write what is not in step, or with ``--check`` say it; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is old")
-    check = parser.parse_args().check
+    parser.add_argument("folder", nargs="?", type=Path, default=ENVIRONMENTS, help="the environments' folder")
+    asked = parser.parse_args()
+    check: bool = asked.check
     old = []
-    for values in sorted(ENVIRONMENTS.glob("*/*/values.yaml")):
+    for values in sorted(asked.folder.glob("*/*/values.yaml")):
         path, text = values.with_name("objects.yaml"), render(values)
         if not path.is_file() or path.read_text() != text:
             old.append(path)
@@ -37,7 +40,8 @@ def main() -> int:
                 path.write_text(text)
     if check:
         sys.stderr.writelines(
-            f"{path.relative_to(ROOT)} is not in step: python tools/write_manifests.py\n" for path in old
+            f"{path.relative_to(asked.folder)} is not in step: python tools/write_manifests.py\n"
+            for path in old
         )
     return 1 if old and check else 0
 
@@ -45,9 +49,10 @@ def main() -> int:
 def render(values: Path) -> str:
     """Return the objects of a model in an environment, as YAML."""
     model, environment = values.parent.name, values.parent.parent.name
-    follows = follows_record(values.parent.parent)
+    rules = YAML(typ="safe").load(values.parent.parent / "environment.yaml")
     arguments = ["--set", f"model={model},environment={environment}", "--values", str(values)]
-    arguments += [] if follows else ["--set-string", f"digest={NO_BUNDLE}"]
+    arguments += [] if follows_record(rules) else ["--set-string", f"digest={NO_BUNDLE}"]
+    arguments += ["--set", "rollOut.enabled=true"] if is_rolled_out(rules) else []
     done = subprocess.run(  # noqa: S603 -- the arguments are ours
         [
             os.environ.get("HELM", "helm"),
@@ -66,13 +71,17 @@ def render(values: Path) -> str:
     return HEAD + text.replace("managed-by: Helm", "managed-by: kustomize")
 
 
-def follows_record(folder: Path) -> bool:
+def follows_record(rules: dict[str, Any]) -> bool:
     """Return whether servers follow the environment's record, and are not given a bundle by its digest.
 
     So it is where training puts a bundle there by itself, and where bundles are rolled out step by step.
     """
-    rules = YAML(typ="safe").load(folder / "environment.yaml")
     return "after" not in rules or "rollout" in rules
+
+
+def is_rolled_out(rules: dict[str, Any]) -> bool:
+    """Return whether there are roll-outs that a job has to lead on."""
+    return "after" in rules and "rollout" in rules
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ import pytest
 import yaml
 
 from seatrial.delivery.declared import Declared, changed_files
+from seatrial.delivery.keys import add_approver, trust_maker
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from support.charts import Object
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = ROOT / "manifests" / "environments"
 DIGEST = "c0ffee" + "0" * 58
+JOB = "flights-roll-out"
 
 
 def test_manifests_and_chart_are_in_step(helm: str) -> None:
@@ -31,6 +33,17 @@ def test_manifests_and_chart_are_in_step(helm: str) -> None:
     )
 
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def write(folder: Path, helm: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the script on a folder of environments."""
+    return subprocess.run(
+        [sys.executable, ROOT / "tools" / "write_manifests.py", *options, folder],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HELM": helm},
+    )
 
 
 def kustomized(folder: Path) -> list[Object]:
@@ -91,3 +104,61 @@ def test_test_follows_its_pointer(environments: Path) -> None:
 
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     assert "--env=test" in container["args"]
+
+
+@pytest.fixture
+def rolled_out(environments: Path, helm: str) -> Path:
+    """Production, which rolls bundles out since now: its objects are rendered anew, and git names a bundle."""
+    path = environments / "production" / "environment.yaml"
+    path.write_text(path.read_text() + "rollout: {steps: [0, 50], minimum_time: 1m}\n")
+    said = write(environments, helm, "--check").stderr
+    assert said == "production/flights/objects.yaml is not in step: python tools/write_manifests.py\n"
+    assert write(environments, helm).returncode == 0
+    assert write(environments, helm, "--check").returncode == 0
+    key = environments.parent / "key.pem"
+    trust_maker("production", add_approver("production", "alice", key))
+    declare(open_environment("production"))
+    return environments / "production"
+
+
+def test_where_bundles_are_rolled_out_servers_follow_the_record(rolled_out: Path) -> None:
+    """They are told the environment, whose record says what is tried, and git's bundle is only an annotation."""
+    (deployment,) = (found for found in kustomized(rolled_out) if found["kind"] == "Deployment")
+
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (waits,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    assert "--env=production" in container["args"]
+    assert not any(argument.startswith("--bundle") for argument in container["args"])
+    assert waits["args"] == ["--env=production"]
+    assert deployment["metadata"]["annotations"]["seatrial.io/bundle"] == DIGEST
+
+
+def test_where_bundles_are_rolled_out_a_job_leads_on(rolled_out: Path) -> None:
+    """The job finds at its mounts all that git says of the environment: it opens it as a clone would."""
+    objects = kustomized(rolled_out)
+
+    (job,) = (found for found in objects if found["metadata"]["name"] == JOB and found["kind"] == "CronJob")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["command"] == ["seatrial", "reconcile", "production"]
+    assert {"--wait", "--no-git", "--model=flights"} == set(container["args"])
+    maps = {made["metadata"]["name"]: made.get("data", {}) for made in objects if made["kind"] == "ConfigMap"}
+    names = {volume["name"]: volume.get("configMap", {}).get("name") for volume in pod["volumes"]}
+    seen = {}
+    for mount in container["volumeMounts"]:
+        for key, text in maps.get(names[mount["name"]], {}).items():
+            path = mount["mountPath"] if "subPath" in mount else f"{mount['mountPath']}/{key}"
+            seen[path.removeprefix("/etc/seatrial/environments/production/")] = text
+    kept = ("environment.yaml", "approvers/*.pem", "trusted/*.pem", "flights/bundle.yaml")
+    paths = [path for pattern in kept for path in rolled_out.glob(pattern)]
+    assert seen == {path.relative_to(rolled_out).as_posix(): path.read_text() for path in paths}
+    assert len(seen) == len(kept)
+
+
+@pytest.mark.parametrize("name", ["test", "staging", "production"])
+def test_where_nothing_is_rolled_out_there_is_no_job(environments: Path, name: str) -> None:
+    """Neither where training decides nor where a bundle takes all requests at once is there a job."""
+    if name != "test":
+        declare(open_environment(name))
+
+    assert JOB not in {found["metadata"]["name"] for found in kustomized(environments / name)}

@@ -71,3 +71,9 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
+
+{{- /* Labels of the pods of the job that leads roll-outs on: no Service selects them. */ -}}
+{{- define "model.rollOutSelector" -}}
+app.kubernetes.io/name: roll-out
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}

@@ -186,32 +186,44 @@ def reconcile(
         ),
     ] = False,
     every: Annotated[float, typer.Option(help="Seconds between two looks at the guards.", min=0.1)] = 5.0,
+    git: Annotated[
+        bool,
+        typer.Option(
+            "--git/--no-git",
+            help="Whether the environment's files are in a clone of git. With --no-git, as in a pod, git is told of a "
+            "roll-back by whoever runs this in a clone next.",
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Make an environment what git says: the one step that follows a merge, and finishes what was killed.
 
     All that a move rests on is checked once more: the bundle in the environment's own store, what its
     gates found, who approved. Run again, it changes nothing. Where the environment rolls bundles out, it
-    begins that, and leads it on by a step, or back, as the guards say.
+    begins that, and leads it on by a step, or back, as the guards say. With --context, the cluster is asked
+    first whether you may: nothing is moved that could not be told to it.
 
     Example: `seatrial reconcile staging`
     """
-    from seatrial.delivery.apply import apply_manifests
+    from seatrial.delivery.apply import apply_manifests, check_manifests
     from seatrial.delivery.reconcile import reconcile as run
     from seatrial.delivery.rollout import advance, tell_git_of_roll_backs
     from seatrial.promotion.environment import open_environment
 
-    tell_git_of_roll_backs(environment, models=model)
+    if git:
+        tell_git_of_roll_backs(environment, models=model)
+    if context:
+        check_manifests(open_environment(environment), context)
     done = run(environment, models=model)
     applied = apply_manifests(open_environment(environment), context) if context else ""
-    states = advance(environment, models=model)
+    states = advance(environment, models=model, git=git)
     if as_json:
         print_json(done)
     else:
         _show_reconciled(environment, done, applied)
         for state in states:
             _show_roll_out(environment, state)
-    _lead_to_the_end(environment, model, states, every if wait else None)
+    _lead_to_the_end(environment, model, states, every if wait else None, git=git)
 
 
 def _show_reconciled(environment: str, done: list[Reconciled], applied: str) -> None:
@@ -239,19 +251,23 @@ def _show_roll_out(environment: str, state: RollOutState) -> None:
 
 
 def _lead_to_the_end(
-    environment: str, models: list[str] | None, states: list[RollOutState], every: float | None
+    environment: str,
+    models: list[str] | None,
+    states: list[RollOutState],
+    every: float | None,
+    *,
+    git: bool,
 ) -> None:
     """Lead roll-outs on until there is none, if ``every`` says so, and refuse those that went back."""
     import time
 
-    from seatrial.delivery.rollout import advance
     from seatrial.errors import GateError
 
     back = [state for state in states if state.state == "rolled back"]
     said: dict[str, tuple[int, str]] = {}
-    while every is not None and states:
+    while every is not None and (tried := [state for state in states if state.state == "rolling out"]):
         time.sleep(every)
-        states = advance(environment, models=models)
+        states = _look_again(environment, models, tried, git=git)
         back += [state for state in states if state.state == "rolled back"]
         for state in states:
             if said.get(state.model) != (state.weight, state.state) or state.state != "rolling out":
@@ -262,6 +278,22 @@ def _lead_to_the_end(
             "; ".join(f"{one.model} {one.candidate[:12]} was rolled back: {one.why}" for one in back),
             remedy="Git is told on a branch: merge it. See: seatrial history MODEL",
         )
+
+
+def _look_again(
+    environment: str, models: list[str] | None, tried: list[RollOutState], *, git: bool
+) -> list[RollOutState]:
+    """Lead on what is rolled out; return where each stands, also what somebody else led to its end."""
+    from seatrial.delivery.rollout import advance, how_it_ended
+    from seatrial.errors import PointerMovedError
+
+    try:
+        states = advance(environment, models=models, git=git)
+    except PointerMovedError:  # Somebody else, such as the cluster's own job, made the step.
+        return tried
+    seen = {(state.model, state.candidate) for state in states}
+    ended = [how_it_ended(one, environment) for one in tried if (one.model, one.candidate) not in seen]
+    return states + [one for one in ended if one is not None]
 
 
 @app.command()
@@ -322,17 +354,21 @@ def rollback(
     """Return to the bundle that an environment served before, at once; or take back one that is rolled out.
 
     Nobody else has to approve. It is recorded, and signed where the environment wants approvals. Git is
-    told on a branch; until that is merged, nothing moves forward by itself.
+    told on a branch; until that is merged, nothing moves forward by itself. With --context, the cluster is
+    asked first whether you may: nothing is moved that could not be told to it.
 
     Example: `seatrial rollback flights --env production --reason "too many false alarms"`
     """
+    from functools import partial
+
     from seatrial.bundle.signing import read_signer
-    from seatrial.delivery.apply import apply_manifests
+    from seatrial.delivery.apply import apply_manifests, check_manifests
     from seatrial.delivery.rollback import roll_back
     from seatrial.promotion.environment import open_environment
 
     signer = None if key is None else read_signer(key)
-    done = roll_back(_model_name(model), env, to=to, reason=reason, signer=signer)
+    first = partial(check_manifests, open_environment(env), context) if context else None
+    done = roll_back(_model_name(model), env, to=to, reason=reason, signer=signer, first=first)
     applied = apply_manifests(open_environment(env), context, done.files) if context else ""
     if as_json:
         print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})

@@ -83,7 +83,8 @@ def audit(
     context: Annotated[
         str,
         typer.Option(
-            help="Also look at the Deployments in this cluster, by its kubeconfig context.",
+            help="Also look at what runs in this cluster, by its kubeconfig context: which bundle is served, and "
+            "whether the objects are those of the manifests.",
             show_default=False,
         ),
     ] = "",
@@ -105,7 +106,7 @@ def audit(
         print_json({"findings": findings, "looked_at": [place for one in done for place in one.looked_at]})
     else:
         for finding in findings:
-            where = f"{finding.environment}, {finding.model}, {finding.what}"
+            where = ", ".join(part for part in (finding.environment, finding.model, finding.what) if part)
             console.print(f"[bold red]✗[/] [bold]{where}[/]:", Text(finding.message), soft_wrap=True)
         if not findings:
             places = sum(len(one.looked_at) for one in done)

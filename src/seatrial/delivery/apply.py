@@ -1,19 +1,26 @@
 """Hand an environment's manifests to Kubernetes: `kubectl apply -k`, and nothing that it does not do.
 
 What is applied is the folder as it is in the working tree, with the files of a change that git has on
-a branch only, such as a roll-back's, in their places.
+a branch only, such as a roll-back's, in their places. A move is recorded before Kubernetes is told of it, so
+the cluster is asked first whether it would take the manifests: a person without the right to change them
+moves nothing at all.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seatrial.cluster.commands import run
+from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder
 
 SECONDS = 120.0
+_FORBIDDEN = re.compile(r'[\w.]+(?: "[^"]+")? is forbidden: .+')
 
 
 def apply_manifests(
@@ -29,6 +36,41 @@ def apply_manifests(
     Raises:
         ToolError: if kubectl is missing or failed.
     """
+    with _folder(environment, changed) as folder:
+        return run("kubectl", "--context", context, "apply", "-k", str(folder), seconds=SECONDS)
+
+
+def check_manifests(
+    environment: EnvironmentFolder, context: str, changed: dict[Path, bytes] | None = None
+) -> None:
+    """Ask a cluster whether it would take an environment's manifests, and change nothing there.
+
+    Args:
+        environment: The environment.
+        context: The cluster's context in the kubeconfig.
+        changed: Files that take the place of those in the working tree, by their paths.
+
+    Raises:
+        ClusterError: if the context's user may not change what would change.
+        ToolError: if kubectl is missing, or would fail for another reason.
+    """
+    asked = ("--context", context, "apply", "--dry-run=server")
+    with _folder(environment, changed) as folder:
+        try:
+            run("kubectl", *asked, "-k", str(folder), seconds=SECONDS)
+        except ToolError as error:
+            refused = _FORBIDDEN.findall(error.message)
+            if not refused:
+                raise
+            raise ClusterError(
+                f"The user of {context} may not change {environment.name} there: {'; '.join(refused)}",
+                remedy="Nothing was moved. docs/how-to/promotion.md says which rights are needed.",
+            ) from None
+
+
+@contextmanager
+def _folder(environment: EnvironmentFolder, changed: dict[Path, bytes] | None) -> Iterator[Path]:
+    """Yield a copy of an environment's folder with changed files in their places."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / environment.folder.name
         shutil.copytree(environment.folder, copy)
@@ -36,4 +78,4 @@ def apply_manifests(
             target = copy / path.relative_to(environment.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        return run("kubectl", "--context", context, "apply", "-k", str(copy), seconds=SECONDS)
+        yield copy

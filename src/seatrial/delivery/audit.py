@@ -21,11 +21,13 @@ from seatrial.bundle.manifest import is_digest
 from seatrial.cluster.commands import run
 from seatrial.delivery.declared import (
     BUNDLE_ANNOTATION,
+    BUNDLE_VARIABLE,
     Declared,
     declared_models,
     object_name,
     read_declared,
 )
+from seatrial.delivery.drift import differences
 from seatrial.delivery.proposal import approvals_needed
 from seatrial.delivery.reconcile import move_to
 from seatrial.errors import BundleError, SeatrialError, UsageError
@@ -53,8 +55,8 @@ class Finding:
 
     Attributes:
         environment: The environment.
-        model: The model.
-        what: What is wrong: ``record``, ``bundle``, ``approval``, ``git`` or ``served``.
+        model: The model; empty for what belongs to the whole environment.
+        what: What is wrong: ``record``, ``bundle``, ``approval``, ``git``, ``served`` or ``cluster``.
         message: In words.
     """
 
@@ -97,7 +99,8 @@ def audit(
         name: Name of the environment.
         models: Only these models; without it, all that git names or that were ever recorded there.
         servers: Addresses of servers, such as ``http://127.0.0.1:8080``, that must serve what is recorded.
-        context: A cluster whose Deployments must serve what is recorded, by its kubeconfig context.
+        context: A cluster whose Deployments must serve what is recorded, and whose objects must be those of
+            the manifests, by its kubeconfig context.
 
     Raises:
         UsageError: if there is no such environment, or a server's address is none.
@@ -121,6 +124,14 @@ def audit(
         findings += [*_moves(case), *_git(case), *_servers(case, servers), *_deployment(case, context)]
         looked_at += [f"{model}: {what}" for what in ("bundles", "approvals", "git", *servers)]
         looked_at += [f"{model}: Deployment in {context}"] if context else []
+    if context:
+        drifted = differences(environment, context)
+        findings += [
+            Finding(name, one.model, "cluster", one.message)
+            for one in drifted
+            if not models or one.model in ("", *models)
+        ]
+        looked_at.append(f"manifests in {context}")
     return Audit(findings, looked_at)
 
 
@@ -286,5 +297,5 @@ def _bundles_in(deployment: dict[str, object]) -> Iterator[tuple[str, str]]:
             yield where, metadata["annotations"][BUNDLE_ANNOTATION]
     for container in template["spec"]["containers"]:
         for variable in container.get("env", []):
-            if variable["name"] == "BUNDLE":
-                yield f"BUNDLE of {container['name']}", variable.get("value", "")
+            if variable["name"] == BUNDLE_VARIABLE:
+                yield f"{BUNDLE_VARIABLE} of {container['name']}", variable.get("value", "")

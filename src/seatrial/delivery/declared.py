@@ -25,6 +25,8 @@ OBJECTS_FILE = "objects.yaml"
 KUSTOMIZATION = "kustomization.yaml"
 BUNDLE_ANNOTATION = "seatrial.io/bundle"
 FOLLOWS_ANNOTATION = "seatrial.io/follows"
+BUNDLE_VARIABLE = "BUNDLE"
+"""The server's variable that names the bundle, where it does not follow the record."""
 _PATCH = """\
 # Written by `seatrial promote` and `seatrial rollback`: the bundle that is served, and the number of the
 # record's move that it follows.

@@ -15,9 +15,10 @@ from seatrial.errors import UsageError
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 
 PERSON = r"[a-z][a-z0-9.-]{0,47}"
-TRUSTED = "trusted"
-MAKERS = "trusted-makers"
-"""Name of the ConfigMap by which the served containers know whom to trust."""
+TRUSTED, APPROVERS = "trusted", "approvers"
+CONFIG_MAPS = {TRUSTED: "trusted-makers", APPROVERS: "approvers"}
+"""Of each folder of keys the ConfigMap by which pods know them: servers whom to trust, a roll-out's job also who may
+approve."""
 
 
 def trust_maker(name: str, key: Path) -> Path:
@@ -41,21 +42,21 @@ def trust_maker(name: str, key: Path) -> Path:
     target = environment.folder / TRUSTED / f"{key_id(found)}.pem"
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(key.read_bytes())
-    _list_keys(environment)
+    _list_keys(environment, TRUSTED)
     return target
 
 
-def _list_keys(environment: EnvironmentFolder) -> None:
-    """List the keys in the ConfigMap that kustomize makes of them, where the environment has one."""
+def _list_keys(environment: EnvironmentFolder, folder: str) -> None:
+    """List a folder's keys in the ConfigMap that kustomize makes of them, where the environment has one."""
     path = environment.folder / KUSTOMIZATION
     if not path.is_file():
         return
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"))
-    files = sorted(f"{TRUSTED}/{file.name}" for file in (environment.folder / TRUSTED).glob("*.pem"))
+    files = sorted(f"{folder}/{file.name}" for file in (environment.folder / folder).glob("*.pem"))
     for generator in content.get("configMapGenerator", []):
-        if generator["name"] == MAKERS and generator.get("files") != files:
+        if generator["name"] == CONFIG_MAPS[folder] and generator.get("files") != files:
             generator["files"] = files
             written = io.StringIO()
             yaml.dump(content, written)
@@ -63,7 +64,7 @@ def _list_keys(environment: EnvironmentFolder) -> None:
 
 
 def add_approver(name: str, person: str, key: Path) -> Path:
-    """Let a person approve in an environment.
+    """Let a person approve in an environment, also in what runs on Kubernetes.
 
     Args:
         name: Name of the environment.
@@ -83,7 +84,7 @@ def add_approver(name: str, person: str, key: Path) -> Path:
     if not key.exists():
         make_key(key)
     signer = read_signer(key)
-    target = environment.folder / "approvers" / f"{person}.pem"
+    target = environment.folder / APPROVERS / f"{person}.pem"
     there = {other: key_id(public) for other, public in public_keys(target.parent).items()}
     if (other := next((o for o, known in there.items() if known == signer.name), person)) != person:
         raise UsageError(f"The key {key} is that of {other} already: each person has a key of their own.")
@@ -94,4 +95,5 @@ def add_approver(name: str, person: str, key: Path) -> Path:
         )
     target.parent.mkdir(exist_ok=True)
     target.write_bytes(public_key_file(key.read_bytes())[1])
+    _list_keys(environment, APPROVERS)
     return target

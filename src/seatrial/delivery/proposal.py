@@ -19,7 +19,7 @@ from seatrial.delivery.difference import describe
 from seatrial.delivery.git import Branch, repository_of, write_branch
 from seatrial.errors import BundleError, GateError, UntrustedBundleError
 from seatrial.promotion.approvals import GATES
-from seatrial.promotion.environment import EnvironmentFolder, open_environment
+from seatrial.promotion.environment import EnvironmentFolder, environment_before, open_environment
 from seatrial.promotion.pointer import Pointer, append, read_pointer, refuse_ungated
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
@@ -104,7 +104,7 @@ def propose(model: str, to: str, *, digest: str = "", as_of: datetime, dry_run: 
 
 def _look(model: str, to: str, digest: str) -> _Move:
     environment = open_environment(to)
-    before = open_environment(environment.rules.after) if environment.rules.after else environment
+    before = environment_before(environment)
     source, target = before.open_workspace(), environment.open_workspace()
     wanted = find_bundle(source, digest) if digest else read_pointer(source, before.name, model).digest
     if wanted is None:

@@ -11,6 +11,7 @@ is to the one that serves: the candidate is taken back, and what is served stays
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ def roll_back(
     signer: Signer | None = None,
     guards: list[dict[str, Any]] | None = None,
     expected: Pointer | None = None,
+    git: bool = True,
+    first: Callable[[dict[Path, bytes]], object] | None = None,
 ) -> RolledBack:
     """Let an environment serve the bundle that it served before, or take a candidate back.
 
@@ -78,6 +81,8 @@ def roll_back(
         signer: The person's key, where the environment wants approvals.
         guards: What the guards of a roll-out found, where it is they who take the candidate back.
         expected: What the environment served and tried when it was decided; without it, what it does now.
+        git: Whether git is told; if not, whoever reconciles in a clone next tells it.
+        first: Is given the files that will say so, by their paths, before anything is moved, and may refuse.
 
     Raises:
         UsageError: if there is none to return to, or it was never served there.
@@ -118,8 +123,11 @@ def roll_back(
         content[GUARDS] = guards
     elif approvals_needed(environment, bundle) or signer is not None:
         content |= _signature(environment, model, digest, signer, expected.generation, reason)
+    declared = Declared(digest, expected.generation)
+    if first is not None:
+        first(_files(environment, model, declared))
     pointer = move(workspace, name, model, content, expected=expected)
-    branch, files = _tell_git(environment, model, Declared(digest, expected.generation), reason)
+    branch, files = _tell_git(environment, model, declared, reason) if git else (None, {})
     return RolledBack(digest, previous, pointer.generation, branch, files)
 
 
@@ -169,12 +177,18 @@ def _finish(environment: EnvironmentFolder, model: str, moves: list[Record]) -> 
     return RolledBack(declared.digest, said["previous"], moves[-1].number, branch, files)
 
 
+def _files(environment: EnvironmentFolder, model: str, declared: Declared) -> dict[Path, bytes]:
+    """Return the files that say which bundle is served; none where git names no bundle of the model."""
+    there = bundle_file(environment, model).is_file()
+    return changed_files(environment, model, declared) if there else {}
+
+
 def _tell_git(
     environment: EnvironmentFolder, model: str, declared: Declared, reason: str
 ) -> tuple[Branch | None, dict[Path, bytes]]:
-    if not bundle_file(environment, model).is_file():
-        return None, {}
-    files = changed_files(environment, model, declared)
+    files = _files(environment, model, declared)
+    if not files:
+        return None, files
     branch = write_branch(
         repository_of(environment.folder),
         f"rollback/{environment.name}/{model}/{declared.digest[:_SHOWN]}",

@@ -9,7 +9,7 @@ goes forward again by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -21,7 +21,16 @@ from seatrial.delivery.reconcile import check_move
 from seatrial.delivery.rollback import roll_back, tell_git_if_untold
 from seatrial.errors import UsageError
 from seatrial.promotion.environment import EnvironmentFolder, RollOut, open_environment
-from seatrial.promotion.pointer import Pointer, Stage, begin_stage, move, pointer_log, read_pointer
+from seatrial.promotion.pointer import (
+    ROLL_BACK,
+    Pointer,
+    Stage,
+    begin_stage,
+    is_move,
+    move,
+    pointer_log,
+    read_pointer,
+)
 from seatrial.record_log import Record
 from seatrial.workspace import Workspace
 
@@ -38,6 +47,7 @@ class RollOutState:
         state: ``rolling out``; ``served``: the candidate took all requests just now; ``rolled back``.
         serving: Digest of the bundle that served when this was looked at.
         candidate: Digest of the candidate.
+        stage: Number of the record that began the step.
         weight: Requests of a hundred that the candidate answers.
         since: When the step began, ISO 8601.
         judged: What the guards found in the step.
@@ -48,6 +58,7 @@ class RollOutState:
     state: State
     serving: str
     candidate: str
+    stage: int
     weight: int
     since: str
     judged: Judged
@@ -71,6 +82,7 @@ class _Case:
             state,
             str(self.pointer.digest),
             self.stage.digest,
+            self.stage.number,
             self.stage.weight,
             str(self.begun.content["at"]),
             judged,
@@ -91,15 +103,17 @@ def look(model: str, name: str) -> RollOutState | None:
     if case is None:
         return None
     judged = _judge(case, _load(case))
-    return case.state("rolling out", judged, _decide(case, judged, datetime.now(UTC))[1])
+    return case.state("rolling out", judged, _decide(case, judged, datetime.now(UTC), git=True)[1])
 
 
-def advance(name: str, *, models: list[str] | None = None) -> list[RollOutState]:
+def advance(name: str, *, models: list[str] | None = None, git: bool = True) -> list[RollOutState]:
     """Lead each roll-out of an environment on by at most one step, or back.
 
     Args:
         name: Name of the environment.
         models: Only these models; all for which git names a bundle, without it.
+        git: Whether the files at hand are a clone: then a bundle that they do not name any more is taken back, and
+            git is told of a roll-back. What a pod has of git may be older than the roll-out.
 
     Raises:
         UsageError: if there is no such environment.
@@ -113,7 +127,26 @@ def advance(name: str, *, models: list[str] | None = None) -> list[RollOutState]
     """
     environment = open_environment(name)
     cases = [_open(environment, model) for model in models or declared_models(environment)]
-    return [_advance(case) for case in cases if case is not None]
+    return [_advance(case, git=git) for case in cases if case is not None]
+
+
+def how_it_ended(tried: RollOutState, name: str) -> RollOutState | None:
+    """Return how a roll-out ended that somebody else led to its end; None while it goes on.
+
+    Args:
+        tried: Where it stood when it was looked at last.
+        name: Name of the environment.
+
+    Raises:
+        StoreError: if the store failed.
+    """
+    records = pointer_log(open_environment(name).open_workspace(), name, tried.model).all()
+    later = (record.content for record in records if record.number > tried.stage and is_move(record.content))
+    said = next(later, None)
+    if said is None:
+        return None
+    state: State = "rolled back" if said.get("kind") == ROLL_BACK else "served"
+    return replace(tried, state=state, why=str(said.get("reason")))
 
 
 def tell_git_of_roll_backs(name: str, *, models: list[str] | None = None) -> None:
@@ -156,39 +189,43 @@ def _judge(case: _Case, bundle: Bundle) -> Judged:
     return judge_guards(guards, rows, minimum_rows=case.rules.minimum_rows)
 
 
-def _decide(case: _Case, judged: Judged, now: datetime) -> tuple[Literal["on", "back", "wait"], str]:
+def _decide(
+    case: _Case, judged: Judged, now: datetime, *, git: bool
+) -> tuple[Literal["on", "back", "wait"], str]:
     """Say what becomes of a roll-out, and why."""
     age = now - datetime.fromisoformat(str(case.begun.content["at"]))
     declared = read_declared(case.environment, case.model)
-    if declared is None or (declared.digest, declared.follows) != (
+    named = declared is not None and (declared.digest, declared.follows) == (
         case.stage.digest,
         case.pointer.generation,
-    ):
+    )
+    if git and not named:
         return "back", "git does not name it any more"
     if judged.failed:
         return "back", " ".join(
             f"{verdict.check} is {verdict.value}, beyond {verdict.bound}: {verdict.message}"
             for verdict in judged.failed
         )
-    if judged.waiting:
+    waiting = [*judged.waiting, *([] if named else ["git, as it is known here, to name it"])]
+    if waiting:
         if age > case.rules.maximum_time:
-            return "back", f"not decided within {case.rules.maximum_time}: {', '.join(judged.waiting)}"
-        return "wait", f"waits for {', '.join(judged.waiting)}"
+            return "back", f"not decided within {case.rules.maximum_time}: {', '.join(waiting)}"
+        return "wait", f"waits for {', '.join(waiting)}"
     if age < case.rules.minimum_time:
         rest = timedelta(seconds=round((case.rules.minimum_time - age).total_seconds()))
         return "wait", f"every guard holds; the step lasts another {rest}"
     return "on", "every guard holds"
 
 
-def _advance(case: _Case) -> RollOutState:
+def _advance(case: _Case, *, git: bool) -> RollOutState:
     bundle = _load(case)
     judged = _judge(case, bundle)
-    decision, why = _decide(case, judged, datetime.now(UTC))
+    decision, why = _decide(case, judged, datetime.now(UTC), git=git)
     said = [verdict.model_dump(mode="json") for verdict in judged.verdicts]
     if decision == "wait":
         return case.state("rolling out", judged, why)
     if decision == "back":
-        roll_back(case.model, case.environment.name, reason=why, guards=said, expected=case.pointer)
+        roll_back(case.model, case.environment.name, reason=why, guards=said, expected=case.pointer, git=git)
         return case.state("rolled back", judged, why)
     declared = read_declared(case.environment, case.model)
     if declared is None:

@@ -224,12 +224,24 @@ def open_environment(name: str) -> EnvironmentFolder:
                 "would be one in both.",
                 remedy=f"Give each a workspace of its own in its {FILE}.",
             )
-    if mine.rules.after is not None and mine.rules.after not in there:
-        raise UsageError(
-            f"{mine.folder / FILE}: after must be one of the environments {', '.join(there)}. "
-            f"Got {mine.rules.after!r} instead."
-        )
     return mine
+
+
+def environment_before(environment: EnvironmentFolder) -> EnvironmentFolder:
+    """Return the environment that bundles come from: the one itself, where training puts them there.
+
+    Only a promotion needs it. Whoever makes a move true, such as a pod, may know of one environment alone.
+
+    Raises:
+        UsageError: if there is none of the name that the environment's file says.
+    """
+    before, there = environment.rules.after, environment_names()
+    if before is not None and before not in there:
+        raise UsageError(
+            f"{environment.folder / FILE}: after must be one of the environments {', '.join(there)}. "
+            f"Got {before!r} instead."
+        )
+    return open_environment(before) if before else environment
 
 
 def _resolved(address: str) -> str:

@@ -1,0 +1,132 @@
+"""Whether a cluster has what git's manifests say: drift of configuration, place by place.
+
+It only reads, so whoever audits needs no right to change anything. What the API server adds by itself, such as
+defaults and status, is no difference. What somebody added is one wherever lists and maps are git's alone to fill:
+containers, variables, volumes, keys of ConfigMaps, selectors, resources. Which bundle is served is not
+compared here: that is the record's to say, and git may be about to follow it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from ruamel.yaml import YAML
+
+from seatrial.cluster.commands import run
+from seatrial.delivery.declared import BUNDLE_ANNOTATION, BUNDLE_VARIABLE, FOLLOWS_ANNOTATION, KUSTOMIZATION
+from seatrial.promotion.environment import EnvironmentFolder
+
+MODEL_LABEL = "seatrial.io/model"
+_FILLED_BY_GIT = frozenset({"data", "limits", "matchLabels", "requests", "selector"})
+"""Maps that nobody but git adds a key to."""
+_MISSING = object()
+_LONGEST = 120
+
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One place where a cluster does not have what git says.
+
+    Attributes:
+        model: The model whose object it is; empty for one of the whole environment.
+        message: Which place, and what is there instead.
+    """
+
+    model: str
+    message: str
+
+
+def differences(environment: EnvironmentFolder, context: str) -> list[Difference]:
+    """Return every place where a cluster does not have what an environment's manifests say.
+
+    Args:
+        environment: The environment; one without manifests has no differences.
+        context: The cluster's context in the kubeconfig.
+
+    Raises:
+        ToolError: if kubectl is missing or failed.
+    """
+    folder = str(environment.folder)
+    if not (environment.folder / KUSTOMIZATION).is_file():
+        return []
+    yaml = YAML(typ="safe", pure=True)
+    yaml.version = (1, 1)  # kubectl reads 0444 as an octal number, as that version does.
+    wanted: list[Object] = [found for found in yaml.load_all(run("kubectl", "kustomize", folder)) if found]
+    asked = ("--context", context, "get", "-k", folder, "--ignore-not-found", "--output", "json")
+    said = orjson.loads(run("kubectl", *asked) or "{}")
+    found = {_identity(one): one for one in said.get("items", [said] if "kind" in said else [])}
+    return [
+        Difference((one["metadata"].get("labels") or {}).get(MODEL_LABEL, ""), message)
+        for one in wanted
+        for message in _messages(one, found.get(_identity(one)), context)
+    ]
+
+
+def _identity(found: Object) -> tuple[str, str, str]:
+    return found["kind"], found["metadata"]["name"], found["metadata"].get("namespace", "")
+
+
+def _messages(wanted: Object, found: Object | None, context: str) -> Iterator[str]:
+    kind, name, namespace = _identity(wanted)
+    where = f"{kind} {name} in {namespace} of {context}"
+    if found is None:
+        yield f"{where} is missing."
+        return
+    for place, by_git, there in _compare(_comparable(wanted), _comparable(found), ()):
+        yield f"{where}: {'.'.join(place)} is {_shown(there)}; by git it is {_shown(by_git)}."
+
+
+def _comparable(made: Object) -> Object:
+    """Return an object without its identity and status, and without the bundle that it names."""
+    kept = {key: value for key, value in made.items() if key not in {"apiVersion", "kind", "status"}}
+    content: Object = orjson.loads(orjson.dumps(kept))
+    metadata = content.pop("metadata")
+    pods = content.get("spec", {}).get("template", {})
+    content["metadata"] = {key: metadata.get(key, {}) for key in ("labels", "annotations")}
+    for notes in (content["metadata"]["annotations"], pods.get("metadata", {}).get("annotations", {})):
+        for name in (BUNDLE_ANNOTATION, FOLLOWS_ANNOTATION):
+            notes.pop(name, None)
+    for container in pods.get("spec", {}).get("containers", []):
+        variables = container.get("env", [])
+        container["env"] = [one for one in variables if one["name"] != BUNDLE_VARIABLE]
+    return content
+
+
+def _compare(
+    wanted: object, found: object, place: tuple[str, ...], *, whole: bool = False
+) -> Iterator[tuple[tuple[str, ...], object, object]]:
+    """Yield each place where ``found`` is not what is wanted, with both."""
+    if isinstance(wanted, list) and isinstance(found, list):
+        by_name, there = _by_name(wanted), _by_name(found)
+        if by_name is not None and there is not None:
+            yield from _compare(by_name, there, place, whole=True)
+        elif len(wanted) == len(found):
+            for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
+                yield from _compare(one, other, (*place, str(number)))
+        else:
+            yield place, wanted, found
+    elif isinstance(wanted, dict) and isinstance(found, dict):
+        for key, value in wanted.items():
+            yield from _compare(value, found.get(key, _MISSING), (*place, key))
+        if whole or (place and place[-1] in _FILLED_BY_GIT):
+            yield from (((*place, key), _MISSING, found[key]) for key in found.keys() - wanted.keys())
+    elif wanted != found and not (found is _MISSING and wanted in ({}, [], None, "")):
+        yield place, wanted, found
+
+
+def _by_name(items: list[Any]) -> dict[str, Any] | None:
+    """Return the items of a list by their names; None where they have none, or share one."""
+    named = {item["name"]: item for item in items if isinstance(item, dict) and "name" in item}
+    return named if len(named) == len(items) else None
+
+
+def _shown(value: object) -> str:
+    if value is _MISSING:
+        return "not there"
+    text = orjson.dumps(value).decode()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

@@ -1,0 +1,158 @@
+"""A roll-out that a pod leads on: it has an environment's files and no clone, and others act beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+from tests.local.serving.conftest import wait_for
+
+from seatrial.cli import main  # noqa: F401 -- it registers the commands
+from seatrial.cli.app import run
+from seatrial.delivery import rollout
+from seatrial.delivery.audit import audit
+from seatrial.delivery.reconcile import reconcile
+from seatrial.delivery.rollout import RollOutState, advance, tell_git_of_roll_backs
+from seatrial.promotion.environment import ENVIRONMENTS_VARIABLE
+from seatrial.promotion.pointer import Stage, read_pointer
+from support.harbour import MODEL, Harbour
+from support.killed_delivery import ROWS, record_comparisons
+
+Pod = Callable[[Harbour], contextlib.AbstractContextManager[None]]
+
+
+@pytest.fixture
+def rolling(harbour: Harbour) -> Harbour:
+    """Staging serves the first bundle; git names the second one, which is to be rolled out in two steps."""
+    harbour.train(harbour.digests[0])
+    harbour.deliver("staging")
+    harbour.rules("staging", f"rollout: {{steps: [0, 50], minimum_rows: {ROWS}, minimum_time: 1s}}\n")
+    harbour.git("commit", "--quiet", "--all", "--message", "Step by step")
+    harbour.train(harbour.digests[1])
+    proposal = harbour.propose("staging")
+    assert proposal.branch is not None
+    harbour.merge(proposal.branch.name)
+    return harbour
+
+
+@pytest.fixture
+def pod(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Pod:
+    """See within a block what a pod does: the environment's folder as it was, alone, outside of any clone."""
+
+    @contextlib.contextmanager
+    def enter(harbour: Harbour) -> Iterator[None]:
+        mounted = tmp_path_factory.mktemp("mounted")
+        shutil.copytree(harbour.root / "manifests/environments/staging", mounted / "staging")
+        with monkeypatch.context() as within:
+            within.setenv(ENVIRONMENTS_VARIABLE, str(mounted))
+            within.setenv("SEATRIAL_WORKSPACE_STAGING", str(harbour.root / ".seatrial-staging"))
+            yield
+
+    return enter
+
+
+def stage(harbour: Harbour) -> Stage:
+    """Return the step of the roll-out that staging is in."""
+    found = read_pointer(harbour.workspace("staging"), "staging", MODEL).stage
+    assert found is not None
+    return found
+
+
+def record(harbour: Harbour, *, failed: bool) -> None:
+    """Record what servers would of the step."""
+    record_comparisons(harbour.workspace("staging"), stage(harbour), failed=failed)
+
+
+def led_on() -> RollOutState:
+    """Lead the roll-out on, as a pod does, until it makes a step."""
+    found: list[RollOutState] = []
+
+    def left() -> bool:
+        found[:] = advance("staging", git=False)
+        return found[0].state != "rolling out" or "on to" in found[0].why
+
+    wait_for(left, "a step of the roll-out")
+    return found[0]
+
+
+def test_a_pod_begins_and_ends_a_roll_out(rolling: Harbour, pod: Pod) -> None:
+    """What git says is enough for it: it needs neither the environment before nor a clone."""
+    with pod(rolling):
+        (begun,) = reconcile("staging")
+        states = []
+        for _ in range(2):
+            record(rolling, failed=False)
+            states.append(led_on().state)
+
+        assert begun.state == "rolling out"
+        assert states == ["rolling out", "served"]
+        assert rolling.served("staging") == rolling.digests[1]
+    assert audit("staging").findings == []
+
+
+def test_a_guard_in_a_pod_takes_back_and_a_clone_tells_git(rolling: Harbour, pod: Pod) -> None:
+    """The roll-back is recorded without git, and whoever reconciles in a clone next finds its branch."""
+    with pod(rolling):
+        reconcile("staging")
+        record(rolling, failed=True)
+        assert led_on().state == "rolled back"
+    assert rolling.served("staging") == rolling.digests[0]
+    assert rolling.git("branch", "--list", "rollback/*") == ""
+    assert [found.what for found in audit("staging").findings] == ["git"]
+
+    tell_git_of_roll_backs("staging")
+
+    rolling.merge(f"rollback/staging/{MODEL}/{rolling.digests[0][:12]}")
+    assert [one.state for one in reconcile("staging")] == ["in step"]
+    assert audit("staging").findings == []
+
+
+def test_older_files_do_not_take_a_candidate_back(rolling: Harbour, pod: Pod) -> None:
+    """A pod whose files are older than the roll-out waits for newer ones, and trips a guard all the same."""
+    newer = rolling.git("rev-parse", "HEAD")
+    rolling.git("checkout", "--quiet", "HEAD^1")
+    with pod(rolling):
+        rolling.git("checkout", "--quiet", newer)
+        with pytest.MonkeyPatch.context() as person:
+            person.delenv(ENVIRONMENTS_VARIABLE)
+            reconcile("staging")
+        record(rolling, failed=False)
+
+        (waits,) = advance("staging", git=False)
+        assert (waits.state, "git, as it is known here" in waits.why) == ("rolling out", True), waits.why
+
+        record(rolling, failed=True)
+        assert led_on().state == "rolled back"
+
+
+@pytest.mark.parametrize(("failed", "code"), [(False, 0), (True, 9)])
+def test_a_person_who_waits_hears_how_somebody_else_ended_it(
+    rolling: Harbour,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failed: bool,
+    code: int,
+) -> None:
+    """`reconcile --wait` says that a candidate is served, or went back, also where a pod led it there."""
+    real = rollout.advance
+    looks: list[list[RollOutState]] = []
+
+    def beside(name: str, **options: object) -> list[RollOutState]:
+        """Look first as the person, from then on only after the pod did its work."""
+        while looks and (tried := read_pointer(rolling.workspace(name), name, MODEL).stage) is not None:
+            record_comparisons(rolling.workspace(name), tried, failed=failed)
+            real(name, git=False)
+        looks.append(real(name, **options))  # type: ignore[arg-type]
+        return looks[-1]
+
+    monkeypatch.setattr(rollout, "advance", beside)
+    monkeypatch.setattr(sys, "argv", ["seatrial", "reconcile", "staging", "--wait", "--every", "0.1"])
+
+    assert run() == code
+    said = capsys.readouterr()
+    assert looks[-1] == []
+    assert ("was rolled back: error_share is 1.0" in said.err) == failed
+    assert ("served." in said.out) != failed
