@@ -64,6 +64,7 @@ SETTINGS = {"_KFP_RUNTIME": "true"}
 
 COMPONENT = "ephemeral_component.py"
 HEARD_SECONDS = 1.0
+END_SECONDS = 1.0
 _DIED = 1
 _SHELLS = (["sh", "-ec"], ["sh", "-c"])
 _ASKED = b"a"
@@ -102,9 +103,12 @@ class StepProcesses:
         for step in self._running:  # One whose end nobody waited for, after Ctrl-C.
             with suppress(ProcessLookupError):
                 os.kill(step, signal.SIGTERM)
-        self._channel.close()
-        self._process.terminate()  # It may be in the middle of an import, and holds nothing else.
-        self._process.wait()
+        self._channel.close()  # The process ends by that, unless it is in the middle of a long import.
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.terminate()
+            self._process.wait()
 
     def run(
         self,
@@ -289,9 +293,11 @@ def main() -> None:
     """Be the parent of steps; the argument is the descriptor of the socket that asks for them."""
     import gc
 
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the steps; this process ends with its parent.
+    # Ctrl-C is for the steps; this process ends with its parent.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Here and in every fork, the end is at once: a handler such as coverage's takes a lock that the code which
+    # it interrupts may hold, and then waits for ever.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for module in FIRST:
         _import(module)
     # What was imported stays: a collection that looked at it would copy its memory in every fork.

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
@@ -133,3 +134,20 @@ def test_a_step_survives_the_loss_of_its_parent_and_counts_as_failed() -> None:
 
     assert ended.returncode == 1
     assert "step " in ended.stdout
+
+
+@pytest.mark.usefixtures("measured_processes")
+def test_no_handler_is_between_a_step_and_its_end(capsys: pytest.CaptureFixture[str]) -> None:
+    """SIGTERM ends a step and its parent as the system does it, whatever set a handler when Python began."""
+    body = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+    with StepProcesses() as measured:
+        assert measured.run(step_command(body), otherwise=refuse) == 0
+        said = capsys.readouterr().out
+        _, parent = numbers(said)
+        assert "True" in said.splitlines()
+        caught = next(
+            line
+            for line in Path(f"/proc/{parent}/status").read_text().splitlines()
+            if line.startswith("SigCgt")
+        )
+    assert not int(caught.split()[1], 16) & 1 << (signal.SIGTERM - 1)
