@@ -52,7 +52,7 @@ class Network:
 
     def reached_from(self, namespace: str, labels: dict[str, str]) -> set[Edge]:
         """Try every port of every pod from a new pod; return those that open."""
-        world = World(self.kubectl, namespace, "", "")
+        world = World(self.kubectl, namespace)
         name = f"tries-{secrets.token_hex(4)}"
         places = [[address, port] for address in self.names for port in sorted(self.ports)]
         container = {"command": ["python", "-c", TRY, json.dumps(places)]}
@@ -98,7 +98,7 @@ def elsewhere(kubectl: Command) -> Iterator[str]:
 
 def test_policies_are_enforced_here(kubectl: Command, elsewhere: str) -> None:
     """On this cluster a port is open without a policy and closed with one; else the other tests would say nothing."""
-    world = World(kubectl, elsewhere, "", "")
+    world = World(kubectl, elsewhere)
     serve = {"command": ["python", "-m", "http.server", "9000", "--directory", "/tmp"]}  # noqa: S108 -- in the pod
     world.apply(world.pod("listens", labels={"app": "listens"}, container=serve))
     try:

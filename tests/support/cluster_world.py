@@ -62,16 +62,16 @@ class World:
     Attributes:
         kubectl: Runs kubectl on the cluster.
         namespace: Its name.
-        access_key: Name of the object store's user.
+        access_key: Name of the object store's user; empty, like the other keys, where there is none.
         secret_key: Its key.
         privacy_key: What private fields are hashed by: 32 characters.
     """
 
     kubectl: Command
     namespace: str
-    access_key: str
-    secret_key: str
-    privacy_key: str
+    access_key: str = ""
+    secret_key: str = ""
+    privacy_key: str = ""
 
     def run(self, *arguments: str, **more: Any) -> str:
         """Run kubectl in the namespace."""
