@@ -43,7 +43,7 @@ check: setup ## Lint, format, types, layers, house rules
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target types rules
 
 types: setup
-	$(BIN)/mypy src
+	$(BIN)/mypy
 
 rules: setup
 	$(BIN)/ruff check .

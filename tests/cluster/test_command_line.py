@@ -158,7 +158,7 @@ def test_status_says_in_words_what_is_broken(
 def _an_image(kubectl: Command, platform: str) -> str:
     """An image with Python in it that the cluster has: the one that our own parts run in."""
     listed = json.loads(kubectl("get", "pods", "-n", platform, "-o", "json"))["items"]
-    images = {
+    images: set[str] = {
         c["image"]
         for pod in listed
         for c in pod["spec"]["containers"] + pod["spec"].get("initContainers", [])

@@ -219,7 +219,8 @@ def story(place: Place, served: Cluster) -> Story:
         wait_until(
             lambda: set(ask(place, served).bundles) == {serves}, "the server to take the challenger", 300
         )
-        later, said = [], {"trigger": ""}
+        later: list[Workflow] = []
+        said = {"trigger": ""}
         while ASKS not in said["trigger"]:
             # One that had begun before the traffic came has seen none of it.
             run = nth_run(kubeflow, schedule, 1 + len(later))
