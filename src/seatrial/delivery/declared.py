@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from seatrial.bundle.manifest import is_digest
+from seatrial.cluster.preflight import quantity
 from seatrial.errors import ContractError, Problem
 from seatrial.promotion.environment import EnvironmentFolder
 
@@ -105,6 +106,50 @@ def parse_declared(text: str, model: str, path: Path) -> Declared:
             path, f"must name bundle {declared.digest[:12]} at all of its places, and say nothing else."
         )
     return declared
+
+
+@dataclass(frozen=True)
+class ServingImage:
+    """The image that serves a model on an environment's cluster, and what a container of it may use there.
+
+    Attributes:
+        reference: The image.
+        processors: How many processors; None where all are free to use.
+        memory: How many bytes of memory; None where there is no limit.
+    """
+
+    reference: str
+    processors: float | None
+    memory: int | None
+
+
+def serving_image(environment: EnvironmentFolder, model: str) -> ServingImage:
+    """Return what git says serves a model in an environment: container ``server`` of its Deployment.
+
+    Raises:
+        ContractError: if git has no such Deployment, or says it in a way that Kubernetes would refuse.
+    """
+    path = environment.folder / model / OBJECTS_FILE
+    try:
+        objects = list(YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8")))
+        (container,) = (
+            container
+            for found in objects
+            if found and found["kind"] == "Deployment"
+            for container in found["spec"]["template"]["spec"]["containers"]
+            if container["name"] == "server"
+        )
+        limits = container.get("resources", {}).get("limits", {})
+        processors, memory = (
+            quantity(limits[name]) if name in limits else None for name in ("cpu", "memory")
+        )
+        return ServingImage(container["image"], processors, None if memory is None else int(memory))
+    except (OSError, YAMLError, LookupError, TypeError, ValueError) as error:
+        raise ContractError(
+            str(path),
+            [Problem("", f"must have one Deployment with a container named server. {error}.")],
+            remedy="See docs/how-to/promotion.md for how it is made from charts/model.",
+        ) from None
 
 
 def _wrong(path: Path, message: str) -> ContractError:

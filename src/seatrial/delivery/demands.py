@@ -18,11 +18,12 @@ import polars as pl
 
 from seatrial.bundle import Bundle, TrustRoot
 from seatrial.bundle import content as names
+from seatrial.delivery.declared import serving_image
 from seatrial.delivery.load_test import Loaded, put_under_load
 from seatrial.errors import SeatrialError
 from seatrial.feedback.joining import join_outcomes, read_comparisons, read_predictions
 from seatrial.monitoring.quality import live_quality
-from seatrial.promotion.environment import Demands
+from seatrial.promotion.environment import Demands, EnvironmentFolder
 from seatrial.server.model import ServedModel, table_versions
 from seatrial.server.requests import read_time
 from seatrial.tables import Tables
@@ -43,6 +44,7 @@ class Case:
         target: Workspace that it goes to.
         as_of: Instant of the promotion.
         trust: The makers of bundles that are trusted where it goes to.
+        environment: Where it goes to.
     """
 
     bundle: Bundle
@@ -51,6 +53,7 @@ class Case:
     target: Workspace
     as_of: datetime
     trust: TrustRoot
+    environment: EnvironmentFolder
 
 
 def judge_demands(demands: Demands, case: Case) -> list[Verdict]:
@@ -221,10 +224,18 @@ def _load_test(demand: Any, case: Case) -> Iterator[Verdict]:
         message = "The contract does not say what a server must bear (serving.load)."
         yield Verdict(check="load_test", outcome=Outcome.FAIL, message=message)
         return
+    image = serving_image(case.environment, case.bundle.manifest.model) if demand.in_image else None
     loaded: Loaded = put_under_load(
-        case.bundle, case.source, case.trust, rate=goal.requests_per_second, seconds=demand.seconds
+        case.bundle,
+        case.source,
+        case.trust,
+        rate=goal.requests_per_second,
+        seconds=demand.seconds,
+        image=image,
     )
     asked = f"{loaded.requests:,} requests, {goal.requests_per_second:,} a second"
+    if image is not None:
+        asked += f", to a container of {image.reference}"
     if loaded.failed > goal.maximum_error_share * loaded.requests:
         yield judge(
             "load_test",

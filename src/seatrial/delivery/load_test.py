@@ -2,33 +2,25 @@
 
 Each request has an instant at which it is due, and its time counts from then. A client that waits for one
 answer before it asks again would ask a slow server less, and so not see how slow it is (coordinated
-omission; Tene, "How not to measure latency", 2013). The server is a process of its own, as in service: it
-writes its log to disk before it answers. What it wrote is thrown away with it.
+omission; Tene, "How not to measure latency", 2013).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
 from seatrial.bundle import Bundle, TrustRoot
-from seatrial.bundle.signing import TRUST_VARIABLE
-from seatrial.errors import ToolError
+from seatrial.delivery.declared import ServingImage
+from seatrial.delivery.load_server import started
 from seatrial.server.requests import KINDS
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
@@ -36,11 +28,9 @@ from seatrial.workspace import Workspace
 ROWS = 1_000
 """Rows that are asked about, again and again."""
 CONNECTIONS = 64
-START_SECONDS = 120.0
 ANSWER_SECONDS = 10.0
 WARM_UP = 200
 """Requests before it begins."""
-NEVER = "86400"
 
 
 @dataclass(frozen=True)
@@ -71,7 +61,13 @@ class Loaded:
 
 
 def put_under_load(
-    bundle: Bundle, workspace: Workspace, trust: TrustRoot, *, rate: int, seconds: int
+    bundle: Bundle,
+    workspace: Workspace,
+    trust: TrustRoot,
+    *,
+    rate: int,
+    seconds: int,
+    image: ServingImage | None = None,
 ) -> Loaded:
     """Ask a server of a bundle at a steady rate.
 
@@ -81,13 +77,14 @@ def put_under_load(
         trust: The makers of bundles that are trusted.
         rate: Requests of one row that are due in a second.
         seconds: How long.
+        image: The image that the server runs in, as a container; without it, it is a process.
 
     Raises:
         ToolError: if the server does not start.
         TableError: if the predicted table is missing.
     """
     bodies = _bodies(bundle, workspace)
-    with _server(bundle, workspace, trust) as address:
+    with started(bundle, workspace, trust, image) as address:
         return asyncio.run(_ask(address, bundle.manifest.model, bodies, rate, seconds))
 
 
@@ -116,43 +113,6 @@ def _bodies(bundle: Bundle, workspace: Workspace) -> list[bytes]:
 
 def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else value
-
-
-@contextmanager
-def _server(bundle: Bundle, workspace: Workspace, trust: TrustRoot) -> Iterator[str]:
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        trust.write(folder / "trusted")
-        address, errors = folder / "address", folder / "errors"
-        command = [
-            sys.executable,
-            "-m",
-            "seatrial",
-            "serve",
-            bundle.manifest.model,
-            "--bundle",
-            bundle.digest,
-        ]
-        command += ["--workspace", workspace.root, "--port", "0", "--address-file", str(address)]
-        command += ["--log-folder", str(folder / "log"), "--ship-every", NEVER, "--exit-with-parent"]
-        with errors.open("wb") as output:
-            process = subprocess.Popen(  # noqa: S603 -- the arguments are ours
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=output,
-                env={**os.environ, TRUST_VARIABLE: str(folder / "trusted")},
-            )
-        try:
-            deadline = time.monotonic() + START_SECONDS
-            while not address.exists():
-                if process.poll() is not None or time.monotonic() > deadline:
-                    said = " ".join(errors.read_text(errors="replace").split())
-                    raise ToolError(f"The server of bundle {bundle.digest[:12]} did not start: {said[-300:]}")
-                time.sleep(0.05)
-            yield address.read_text().removeprefix("http://")
-        finally:
-            process.kill()  # Not a stop: that would ship what was asked here as if clients had asked it.
-            process.wait()
 
 
 async def _ask(address: str, model: str, bodies: list[bytes], rate: int, seconds: int) -> Loaded:

@@ -92,7 +92,7 @@ def propose(model: str, to: str, *, digest: str = "", as_of: datetime, dry_run: 
     """
     move = _look(model, to, digest)
     refuse_ungated(move.bundle, to)
-    case = Case(move.bundle, move.serving, move.source, move.target, as_of, move.trust)
+    case = Case(move.bundle, move.serving, move.source, move.target, as_of, move.trust, move.environment)
     verdicts = judge_demands(move.environment.rules.demands, case)
     needed = approvals_needed(move.environment, move.bundle)
     text = describe(move.environment, move.bundle, move.serving, move.pointer, verdicts, approvals=needed)

@@ -72,6 +72,11 @@ class LoadTest(Section):
     """A server of the bundle, asked at the rate of its contract (`serving.load`) on the machine that judges it."""
 
     seconds: int = Field(30, ge=1, le=600, description="How long it is asked.")
+    in_image: bool = Field(
+        False,
+        description="Whether it runs in the image that git names for the model here, with that container's limits "
+        "of processors and memory, by docker or podman on Linux; else it is a process of this installation.",
+    )
 
 
 class Demands(Section):
