@@ -17,18 +17,22 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import unquote
 
+import orjson
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from seatrial.durable_files import sync_files
 from seatrial.errors import StoreError, TableError
 from seatrial.workspace import Workspace, store_errors
 
 Result = TypeVar("Result")
 BATCH_COLUMN = "_batch"
 _STATISTICS = "delta.dataSkippingStatsColumns"
-FIRST_COMMIT = "_delta_log/00000000000000000000.json"
+LOG = "_delta_log"
+FIRST_COMMIT = f"{LOG}/{0:020}.json"
 ATTEMPTS = 10
 UNCOMMITTED_HOURS = 1
 """Age from which a file that no commit names was left by a writer that is gone."""
@@ -268,6 +272,7 @@ class Tables:
         table = self.open(name)
         known = table.transaction_version(f"batch:{batch}") if table else None
         if table is not None and known == _as_number(digest):
+            self._keep(name, 0, table)  # Who committed it may have been killed before doing so.
             return BatchResult(name, batch, "unchanged", table.version(), frame.height, digest)
         if known is not None and not replace:
             raise TableError(
@@ -280,6 +285,7 @@ class Tables:
             _refuse_other_types(name, frame, table)
         self._commit(name, table, frame, batch, digest, facts, overwrite=known is not None)
         after = self.open(name)
+        self._keep(name, table.version() if table else 0, after)
         status: Literal["added", "replaced"] = "added" if known is None else "replaced"
         return BatchResult(name, batch, status, after.version() if after else 0, frame.height, digest)
 
@@ -417,12 +423,30 @@ class Tables:
             table = self.open(name)
             assert table is not None
             try:
+                before = table.version()
                 with _table_errors(name):
-                    return change(table)
+                    changed = change(table)
+                self._keep(name, before, self.open(name))
             except _ChangedError:
                 if attempt == ATTEMPTS - 1:
                     raise
+            else:
+                return changed
         raise AssertionError
+
+    def _keep(self, name: str, before: int, after: DeltaTable | None) -> None:
+        """Ask the disk of a local workspace to keep what was committed after version ``before``: deltalake does not."""
+        if after is None or not self._workspace.is_local:
+            return
+        folder = self._workspace.folder / self._prefix / name
+        logs = [folder / LOG / f"{version:020}.json" for version in range(before + 1, after.version() + 1)]
+        short_cuts = [
+            *(log.with_suffix(".checkpoint.parquet") for log in logs),
+            folder / LOG / "_last_checkpoint",
+        ]
+        with store_errors(f"keeping the table {name}"):
+            data = [file for log in logs for file in _added(folder, log)]
+            sync_files(folder, [*data, *logs, *short_cuts])
 
     def _make(
         self, name: str, rows: pl.DataFrame, partitions: list[str], statistics: list[str] | None = None
@@ -484,7 +508,9 @@ class Tables:
         """
         table = self.open(name)
         if table is not None and (table.transaction_version(stream) or 0) >= position:
+            self._keep(name, 0, table)  # Who committed it may have been killed before doing so.
             return False
+        before = table.version() if table is not None else 0
         properties = CommitProperties(
             custom_metadata={"rows": str(frame.height), **facts},
             app_transactions=[Transaction(stream, position)],
@@ -497,6 +523,7 @@ class Tables:
                 # not disturbed, as the small files stay.
                 table.optimize.compact()
                 table.create_checkpoint()
+        self._keep(name, before, self.open(name))
         return True
 
     def version(self, name: str, version: int | None = None) -> TableVersion:
@@ -533,6 +560,14 @@ class Tables:
             for commit in table.history()
             if commit["version"] > 0
         ]
+
+
+def _added(folder: Path, log: Path) -> list[Path]:
+    """Return the data files that a commit added (Delta protocol, "Add File"); none if its log was cleaned up."""
+    with suppress(FileNotFoundError):
+        actions = [orjson.loads(line) for line in log.read_bytes().splitlines()]
+        return [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+    return []
 
 
 def _refuse_other_types(name: str, frame: pl.DataFrame, table: DeltaTable) -> None:

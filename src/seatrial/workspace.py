@@ -1,9 +1,9 @@
 """The workspace: the one place, a folder or an S3 prefix, that holds all that the loop makes.
 
-Objects are written through ``obstore``, because its create-only write is refused when the object
-exists, on a local disk as on S3; every pointer and every log of ours rests on that one property
-(threats: Z8). So a store on S3 is asked, each time a workspace there is opened, whether it has it,
-and one that has not is refused (threats: O1, P6).
+Objects are written so that a create-only write is refused when the object exists, on a local disk
+(by :mod:`seatrial.durable_files`, which also asks the disk to keep them) as on S3 (by ``obstore``);
+every pointer and every log of ours rests on that one property (threats: Z8). So a store on S3 is asked, each
+time a workspace there is opened, whether it has it, and one that has not is refused (threats: O1, P6).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from seatrial.durable_files import write_file
 from seatrial.errors import StoreError, UsageError
 
 WORKSPACE_VARIABLE = "SEATRIAL_WORKSPACE"
@@ -173,6 +174,8 @@ class Workspace:
             StoreError: if the store failed, or the key is none.
         """
         with store_errors(f"writing {key}"):
+            if self.is_local:
+                return write_file(self.folder / _checked(key), content, replace=False)
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     obstore.put(self.store, _checked(key), content, mode="create")
@@ -182,7 +185,7 @@ class Workspace:
                     raise self._no_bucket() from error
                 except GenericError:
                     # What creates is not tried again by the library, as it could not tell who won.
-                    if self.is_local or attempt == ATTEMPTS:
+                    if attempt == ATTEMPTS:
                         raise
                     time.sleep(PAUSE_SECONDS * attempt)
                 else:
@@ -196,6 +199,9 @@ class Workspace:
             StoreError: if the store failed, or the key is none.
         """
         with store_errors(f"writing {key}"):
+            if self.is_local:
+                write_file(self.folder / _checked(key), content, replace=True)
+                return
             try:
                 obstore.put(self.store, _checked(key), content)
             except FileNotFoundError as error:

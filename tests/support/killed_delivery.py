@@ -18,8 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import obstore
-
+import seatrial.workspace
 from seatrial.delivery.audit import audit
 from seatrial.delivery.reconcile import reconcile
 from seatrial.delivery.rollback import roll_back
@@ -120,7 +119,7 @@ JOBS: dict[str, Callable[[Harbour], None]] = {
 def kill_at_call(number: int, when: str) -> None:
     """Let this process be killed before or after its call of that number."""
     counted = killing(number, when)
-    obstore.put = counted(obstore.put)
+    seatrial.workspace.write_file = counted(seatrial.workspace.write_file)
     subprocess.run = counted(subprocess.run)  # type: ignore[assignment]
 
 

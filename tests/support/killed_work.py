@@ -20,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import obstore
 import pandera.polars  # noqa: F401 -- imported once here, not once a child
 import polars as pl
 
 import seatrial.tables
+import seatrial.workspace
 from seatrial.bundle import list_bundles, load_bundle, open_trust_root
 from seatrial.contract import load_contract
 from seatrial.data_tests import validate
@@ -171,7 +171,7 @@ def kill_at_write(number: int, when: str) -> None:
     """Let this process be killed before or after its write of that number to the store or to MLflow."""
     # A scratch table outside of the store, named by its path, does not count.
     counted = killing(number, when, lambda *arguments: not isinstance(arguments[0], str))
-    obstore.put = counted(obstore.put)
+    seatrial.workspace.write_file = counted(seatrial.workspace.write_file)
     seatrial.tables.write_deltalake = counted(seatrial.tables.write_deltalake)
     if (mlflow := sys.modules.get("mlflow")) is not None:
         for name in MLFLOW_WRITES:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seatrial.bundle.manifest import SIGNATURE, sha256
+from seatrial.durable_files import write_file
 from seatrial.errors import StoreError, UntrustedBundleError
 from seatrial.workspace import Workspace, store_errors
 
@@ -273,17 +272,7 @@ def _publish(key: Ed25519PublicKey, folder: Path) -> None:
 
 def create_private_file(path: Path, content: bytes) -> None:
     """Make a file, readable by its owner only, whole or not at all; one that is there stays."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, not a rename: of two processes that make a key at once, the first one's stays.
-        with contextlib.suppress(FileExistsError):
-            os.link(partial, path)
-    finally:
-        Path(partial).unlink()
+    write_file(path, content, replace=False, mode=0o600)
 
 
 def open_trust_root(workspace: Workspace) -> TrustRoot:

@@ -12,7 +12,6 @@ its folder to the others: whoever gets its lock ships what is in it, and removes
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -80,8 +79,6 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
             read = [_read(segment) for segment in chunk]
             for table in TABLES:
                 _append(tables, table, f"feedback:{epoch}", read)
-            # The tables' files are not synced when they are committed; the segments are, and go only after.
-            os.sync()
             for one in read:
                 log.release(one.segment, keep=one.damaged > 0)
             segments += len(read)

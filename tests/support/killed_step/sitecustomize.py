@@ -8,8 +8,9 @@ import itertools
 import os
 import signal
 import sys
+from pathlib import Path
 
-import obstore
+import seatrial.workspace
 
 STEP = os.environ["KILL_STEP"]
 WHAT, NUMBER = os.environ["KILL_AT"].split()
@@ -27,12 +28,12 @@ def _copied(event: str, arguments: tuple[object, ...]) -> None:
 
 
 if WHAT == "put":
-    real_put = obstore.put
+    real_write = seatrial.workspace.write_file
 
-    def put(*args: object, **kwargs: object) -> object:
+    def write_file(path: Path, content: bytes, *, replace: bool) -> bool:
         _count()
-        return real_put(*args, **kwargs)
+        return real_write(path, content, replace=replace)
 
-    obstore.put = put
+    seatrial.workspace.write_file = write_file
 else:
     sys.addaudithook(_copied)
