@@ -28,6 +28,8 @@ from seatrial.workspace import Workspace
 
 START_SECONDS = 120.0
 NEVER = "86400"
+NAME = "seatrial-load-"
+"""How the names of its containers begin."""
 _SCRATCH = "/scratch"
 _STORE_VARIABLES = "AWS_"
 """How the names of the variables begin by which a server finds its object store."""
@@ -52,7 +54,7 @@ def started(
     Raises:
         ToolError: if it does not start, or no container engine answers.
     """
-    with tempfile.TemporaryDirectory(prefix="seatrial-load-") as scratch:
+    with tempfile.TemporaryDirectory(prefix=NAME) as scratch:
         folder = Path(scratch)
         trust.write(folder / "trusted")
         create_private_file(folder / "privacy-key", secrets.token_bytes(KEY_BYTES))
@@ -92,7 +94,18 @@ def _container(image: ServingImage, workspace: Workspace, scratch: str) -> list[
     ours, to whom what it writes then belongs.
     """
     found = engine()
-    command = [find(found), "run", "--rm", "--interactive", "--network", "host", "--pull", "missing"]
+    command = [
+        find(found),
+        "run",
+        "--rm",
+        "--name",
+        Path(scratch).name,
+        "--interactive",
+        "--network",
+        "host",
+        "--pull",
+        "missing",
+    ]
     command += ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 -- the container's
     command += ["--security-opt", "no-new-privileges", "--user", f"{os.getuid()}:{os.getgid()}"]
     if found == "podman" and os.getuid() != 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from tests.local.delivery.test_demands import demand, judged
 from tests.local.serving.conftest import CONTRACT, Ferry
 
 from seatrial.cluster.kind import engines
-from seatrial.delivery.load_server import _SCRATCH
+from seatrial.delivery.load_server import NAME
 from seatrial.errors import GateError
 from seatrial.feedback.joining import read_predictions
 from seatrial.images import own_image
@@ -50,7 +49,7 @@ pytestmark = pytest.mark.skipif(not engine(), reason=f"no container engine here 
 def containers() -> str:
     """The ids of all containers that run a server under load."""
     listed = subprocess.run(
-        [engine(), "ps", "--quiet", "--filter", f"volume={_SCRATCH}"],
+        [engine(), "ps", "--quiet", "--filter", f"name={NAME}"],
         capture_output=True,
         text=True,
         check=True,
@@ -104,10 +103,12 @@ def test_a_killed_promotion_leaves_no_container(staged: Harbour) -> None:
     """The engine keeps a container whose client died; ours ends as its input does."""
     command = [sys.executable, "-c", HOLD, str(staged.served("test")), IMAGE]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holds:
-        assert holds.stdout is not None
-        assert holds.stdout.readline() == "it listens\n"
-        assert containers() != ""
-        holds.send_signal(signal.SIGKILL)
+        try:
+            assert holds.stdout is not None
+            assert holds.stdout.readline() == "it listens\n"
+            assert containers() != ""
+        finally:
+            holds.kill()
 
     deadline = time.monotonic() + 30
     while containers():
