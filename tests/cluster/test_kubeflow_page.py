@@ -93,7 +93,7 @@ def started(pipelines: Pipelines, pipeline: str, browser: Browser) -> str:
             _expect_green(page, "ingest", STEP_MILLISECONDS)
             _picture(page, "kubeflow-run.png")
         except AssertionError as error:
-            pytest.fail(f"{error}\n{page.inner_text('body')}\n{pipelines.told(run)}")
+            pytest.fail(f"{pipelines.told(run)}\n{page.inner_text('body')}\n{error}", pytrace=False)
         finally:
             pipelines.stop(run)
     return run
