@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
-from seatrial.errors import ApprovalError, UsageError
+from seatrial.errors import ApprovalError, SeatrialError, UsageError
 
 if TYPE_CHECKING:
     from seatrial.delivery.reconcile import Reconciled
@@ -200,13 +200,13 @@ def reconcile(
 
     All that a move rests on is checked once more: the bundle in the environment's own store, what its
     gates found, who approved. Run again, it changes nothing. Where the environment rolls bundles out, it
-    begins that, and leads it on by a step, or back, as the guards say. With --context, the cluster is asked
-    first whether you may: nothing is moved that could not be told to it.
+    begins that, and leads it on by a step, or back, as the guards say. One model that is refused does not
+    keep the others. With --context, the cluster is asked first whether you may: nothing is moved that could
+    not be told to it.
 
     Example: `seatrial reconcile staging`
     """
     from seatrial.delivery.apply import apply_manifests, check_manifests
-    from seatrial.delivery.reconcile import reconcile as run
     from seatrial.delivery.rollout import advance, tell_git_of_roll_backs
     from seatrial.promotion.environment import open_environment
 
@@ -214,16 +214,39 @@ def reconcile(
         tell_git_of_roll_backs(environment, models=model)
     if context:
         check_manifests(open_environment(environment), context)
-    done = run(environment, models=model)
+    done, refused = _reconcile_each(environment, model)
+    if refused is not None and not done:
+        raise refused
     applied = apply_manifests(open_environment(environment), context) if context else ""
-    states = advance(environment, models=model, git=git)
+    reconciled = [one.model for one in done] or model
+    states = advance(environment, models=reconciled, git=git)
     if as_json:
         print_json(done)
     else:
         _show_reconciled(environment, done, applied)
         for state in states:
             _show_roll_out(environment, state)
-    _lead_to_the_end(environment, model, states, every if wait else None, git=git)
+    _lead_to_the_end(environment, reconciled, states, every if wait else None, git=git)
+    if refused is not None:
+        raise refused
+
+
+def _reconcile_each(
+    environment: str, models: list[str] | None
+) -> tuple[list[Reconciled], SeatrialError | None]:
+    """Make what git says of each model true; return what became of them, and why the first one was refused."""
+    from seatrial.delivery.declared import declared_models
+    from seatrial.delivery.reconcile import reconcile as run
+    from seatrial.promotion.environment import open_environment
+
+    done: list[Reconciled] = []
+    refused: SeatrialError | None = None
+    for model in models or declared_models(open_environment(environment)):
+        try:
+            done += run(environment, models=[model])
+        except SeatrialError as error:
+            refused = refused or error
+    return done, refused
 
 
 def _show_reconciled(environment: str, done: list[Reconciled], applied: str) -> None:

@@ -1,7 +1,8 @@
 """Hand an environment's manifests to Kubernetes: `kubectl apply -k`, and nothing that it does not do.
 
 What is applied is the folder as it is in the working tree, with the files of a change that git has on
-a branch only, such as a roll-back's, in their places. A move is recorded before Kubernetes is told of it, so
+a branch only, such as a roll-back's, in their places. Of a model whose change is merged and not made, for it waits
+for an approval, what is recorded stays. A move is recorded before Kubernetes is told of it, so
 the cluster is asked first whether it would take the manifests: a person without the right to change them
 moves nothing at all.
 """
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from seatrial.cluster.commands import run
+from seatrial.delivery.recorded import recorded_files
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder
 
@@ -26,7 +28,7 @@ _FORBIDDEN = re.compile(r'[\w.]+(?: "[^"]+")? is forbidden: .+')
 def apply_manifests(
     environment: EnvironmentFolder, context: str, changed: dict[Path, bytes] | None = None
 ) -> str:
-    """Apply an environment's manifests in a cluster and return what kubectl said.
+    """Apply an environment's manifests in a cluster, with the bundles that are recorded, and return what kubectl said.
 
     Args:
         environment: The environment.
@@ -34,9 +36,11 @@ def apply_manifests(
         changed: Files that take the place of those in the working tree, by their paths.
 
     Raises:
+        ContractError: if a file does not say which bundle it names.
+        StoreError: if the environment's store failed.
         ToolError: if kubectl is missing or failed.
     """
-    with _folder(environment, changed) as folder:
+    with _folder(environment, {**recorded_files(environment), **(changed or {})}) as folder:
         return run("kubectl", "--context", context, "apply", "-k", str(folder), seconds=SECONDS)
 
 
@@ -55,7 +59,7 @@ def check_manifests(
         ToolError: if kubectl is missing, or would fail for another reason.
     """
     asked = ("--context", context, "apply", "--dry-run=server")
-    with _folder(environment, changed) as folder:
+    with _folder(environment, changed or {}) as folder:
         try:
             run("kubectl", *asked, "-k", str(folder), seconds=SECONDS)
         except ToolError as error:
@@ -69,12 +73,12 @@ def check_manifests(
 
 
 @contextmanager
-def _folder(environment: EnvironmentFolder, changed: dict[Path, bytes] | None) -> Iterator[Path]:
+def _folder(environment: EnvironmentFolder, changed: dict[Path, bytes]) -> Iterator[Path]:
     """Yield a copy of an environment's folder with changed files in their places."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / environment.folder.name
         shutil.copytree(environment.folder, copy)
-        for path, content in (changed or {}).items():
+        for path, content in changed.items():
             target = copy / path.relative_to(environment.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)

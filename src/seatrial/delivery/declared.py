@@ -184,13 +184,25 @@ def changed_files(environment: EnvironmentFolder, model: str, declared: Declared
 
 
 def _with_resource(text: str, model: str) -> str:
+    return _with_resources(text, {*_resources(text), model})
+
+
+def without_resource(text: str, model: str) -> str:
+    """Return the text of an environment's ``kustomization.yaml`` without a model among its resources."""
+    return _with_resources(text, {*_resources(text)} - {model})
+
+
+def _resources(text: str) -> list[str]:
+    return YAML(typ="safe", pure=True).load(text).get("resources") or []
+
+
+def _with_resources(text: str, resources: set[str]) -> str:
+    if resources == set(_resources(text)):
+        return text
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     content: dict[str, Any] = yaml.load(text)
-    resources = content.get("resources") or []
-    if model in resources:
-        return text
-    content["resources"] = sorted([*resources, model])
+    content["resources"] = sorted(resources)
     written = io.StringIO()
     yaml.dump(content, written)
     return re.sub(r"\n{3,}", "\n\n", written.getvalue())

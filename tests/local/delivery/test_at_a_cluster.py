@@ -1,0 +1,221 @@
+"""What is handed to a cluster, and what is done about its answer; kubectl is a script of ours here.
+
+The whole way on a real cluster is ``tests/cluster/serving/test_whole_way.py``. Here stands what it cannot show: every
+answer of kubectl's, and several models in one environment.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seatrial.cli import main  # noqa: F401 -- it registers the commands
+from seatrial.cli.app import run
+from seatrial.delivery.apply import apply_manifests, check_manifests
+from seatrial.delivery.declared import BUNDLE_FILE, Declared, bundle_file, patch
+from seatrial.errors import ClusterError, ToolError
+from seatrial.promotion.environment import EnvironmentFolder, open_environment
+from support.harbour import MODEL, Harbour
+
+CONTEXT = "some-cluster"
+KUBECTL = """\
+#!/bin/sh
+# The folder that is handed over is kept; what is asked first is answered with the file of refusals.
+for last in "$@"; do :; done
+case "$*" in
+    *--dry-run=server*) kept=asked ;;
+    *" apply "*) kept=applied ;;
+esac
+rm -rf "{folder}/$kept" && cp -r "$last" "{folder}/$kept"
+[ $kept = applied ] || [ ! -s "{folder}/refusals" ] || {{ cat "{folder}/refusals" >&2; exit 1; }}
+"""
+REFUSALS = """\
+Error from server (Forbidden): error when applying patch:
+{"data":{"bundle.yaml":"..."}}
+to:
+Resource: "/v1, Resource=configmaps", GroupVersionKind: "/v1, Kind=ConfigMap"
+Name: "ferry-bundle", Namespace: "staging"
+for: "/tmp/x/staging": error when patching "/tmp/x/staging": configmaps "ferry-bundle" is forbidden: User "visitor" \
+cannot patch resource "configmaps" in API group "" in the namespace "staging"
+Error from server (Forbidden): error when applying patch: deployments.apps "ferry" is forbidden: User "visitor" cannot \
+patch resource "deployments" in API group "apps" in the namespace "staging"
+"""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the scripted kubectl was given, and what it answers.
+
+    Attributes:
+        folder: Where both are kept.
+    """
+
+    folder: Path
+
+    def refuse(self, said: str) -> None:
+        """Let what is asked first be refused with these words."""
+        (self.folder / "refusals").write_text(said)
+
+    @property
+    def asked(self) -> Path:
+        """The environment's folder as the cluster was asked about it."""
+        return self.folder / "asked"
+
+    @property
+    def applied(self) -> Path:
+        """The environment's folder as it was applied."""
+        return self.folder / "applied"
+
+    def bundle(self, model: str = MODEL) -> str:
+        """Return the text by which what was applied names a bundle."""
+        return (self.applied / model / BUNDLE_FILE).read_text()
+
+    def models(self) -> list[str]:
+        """Return the models that were applied."""
+        found: list[str] = yaml.safe_load((self.applied / "kustomization.yaml").read_text())["resources"]
+        return found
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A kubectl that takes everything until it is told otherwise."""
+    folder = tmp_path_factory.mktemp("cluster")
+    command = folder / "bin" / "kubectl"
+    command.parent.mkdir()
+    command.write_text(KUBECTL.format(folder=folder))
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
+    return Cluster(folder)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run a command with that cluster's context and return its exit code."""
+
+    def call(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["seatrial", *map(str, arguments), "--context", CONTEXT])
+        return run()
+
+    return call
+
+
+def staging() -> EnvironmentFolder:
+    return open_environment("staging")
+
+
+def merged(harbour: Harbour, to: str) -> None:
+    """Prepare a move and merge it."""
+    proposal = harbour.propose(to)
+    assert proposal.branch is not None
+    harbour.merge(proposal.branch.name)
+
+
+def test_what_is_asked_first_is_what_would_be_applied(harbour: Harbour, cluster: Cluster) -> None:
+    """The cluster is asked about the folder with the changed files in their places, and nothing is applied."""
+    name = patch(MODEL, Declared("a" * 64, 3)).encode()
+
+    check_manifests(staging(), CONTEXT, {bundle_file(staging(), MODEL): name})
+
+    assert (cluster.asked / MODEL / BUNDLE_FILE).read_bytes() == name
+    assert (cluster.asked / MODEL / "objects.yaml").is_file()
+    assert not cluster.applied.exists()
+    assert not bundle_file(staging(), MODEL).exists()
+
+
+def test_every_right_that_is_missing_is_named(harbour: Harbour, cluster: Cluster) -> None:
+    """Of kubectl's many words those are said that tell who may not do what."""
+    cluster.refuse(REFUSALS)
+
+    with pytest.raises(ClusterError) as refused:
+        check_manifests(staging(), CONTEXT)
+
+    assert refused.value.exit_code == 18
+    assert refused.value.message == (
+        'The user of some-cluster may not change staging there: configmaps "ferry-bundle" is forbidden: User "visitor" '
+        'cannot patch resource "configmaps" in API group "" in the namespace "staging"; deployments.apps "ferry" is '
+        'forbidden: User "visitor" cannot patch resource "deployments" in API group "apps" in the namespace "staging"'
+    )
+
+
+def test_another_failure_is_kubectls_own(harbour: Harbour, cluster: Cluster) -> None:
+    """What is no missing right is said in kubectl's words, and is not called one."""
+    cluster.refuse('error: no context exists with the name: "some-cluster"\n')
+
+    with pytest.raises(ToolError, match="no context exists") as failed:
+        check_manifests(staging(), CONTEXT)
+    assert failed.value.exit_code == 20
+
+
+def test_without_the_right_nothing_is_moved(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """Neither a promotion nor a roll-back is recorded that the cluster could not be told of."""
+    first, second = harbour.digests
+    for digest in (first, second):
+        harbour.train(digest)
+        merged(harbour, "staging")
+        cluster.refuse(REFUSALS)
+        before = harbour.served("staging")
+        assert command("reconcile", "staging") == 18
+        assert harbour.served("staging") == before
+        cluster.refuse("")
+        assert command("reconcile", "staging") == 0
+    cluster.refuse(REFUSALS)
+    shutil.rmtree(cluster.applied)
+
+    assert command("rollback", MODEL, "--env", "staging") == 18
+
+    assert harbour.served("staging") == second
+    assert f"value: {first}" in (cluster.asked / MODEL / BUNDLE_FILE).read_text()
+    assert not cluster.applied.exists()
+
+
+def test_what_waits_for_an_approval_is_not_applied(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """What is merged and not moved stays out of the cluster, also when the manifests are applied for another reason."""
+    production = open_environment("production")
+    served: str | None = None
+    for digest in harbour.digests:
+        harbour.train(digest)
+        harbour.deliver("staging")
+        merged(harbour, "production")
+        in_git = bundle_file(production, MODEL).read_text()
+        assert command("reconcile", "production") == 22
+        assert not cluster.applied.exists()
+
+        apply_manifests(production, CONTEXT)
+
+        assert (cluster.models(), served) == ([], None) or cluster.bundle() == served
+        assert bundle_file(production, MODEL).read_text() == in_git
+        harbour.approve("production", "alice", digest)
+        assert command("reconcile", "production") == 0
+        assert (cluster.models(), cluster.bundle()) == ([MODEL], in_git)
+        shutil.rmtree(cluster.applied)
+        served = in_git
+
+
+def test_one_model_that_is_refused_does_not_keep_another(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """What could be moved is moved and applied; what could not is not applied, and is the command's error."""
+    harbour.train(harbour.digests[0])
+    merged(harbour, "staging")
+    folder = staging().folder
+    shutil.copytree(folder / MODEL, folder / "barge")
+    (folder / "barge" / BUNDLE_FILE).write_text(patch("barge", Declared("b" * 64, 0)))
+    kustomization = folder / "kustomization.yaml"
+    kustomization.write_text(kustomization.read_text().replace(f"- {MODEL}\n", f"- barge\n  - {MODEL}\n"))
+
+    assert command("reconcile", "staging") == 10
+
+    assert harbour.served("staging") == harbour.digests[0]
+    assert cluster.models() == [MODEL]
+    assert f"value: {harbour.digests[0]}" in cluster.bundle()
