@@ -118,6 +118,8 @@ def open_harbour(ferry: Ferry, root: Path) -> Harbour:
     for name in ("staging", "production"):
         folder = root / "manifests/environments" / name
         shutil.move(folder / "flights", folder / MODEL)
+        for path in (folder / MODEL).glob("*.yaml"):
+            path.write_text(path.read_text().replace("flights", MODEL))
     shutil.copytree(ferry.folder, root / "models" / MODEL)
     shutil.copytree(ferry.root, root / ".seatrial")
     os.chdir(root)

@@ -10,14 +10,10 @@ moves nothing at all.
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from seatrial.cluster.commands import run
-from seatrial.delivery.recorded import recorded_files
+from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder
 
@@ -40,7 +36,7 @@ def apply_manifests(
         StoreError: if the environment's store failed.
         ToolError: if kubectl is missing or failed.
     """
-    with _folder(environment, {**recorded_files(environment), **(changed or {})}) as folder:
+    with manifests_with(environment, {**recorded_files(environment), **(changed or {})}) as folder:
         return run("kubectl", "--context", context, "apply", "-k", str(folder), seconds=SECONDS)
 
 
@@ -59,7 +55,7 @@ def check_manifests(
         ToolError: if kubectl is missing, or would fail for another reason.
     """
     asked = ("--context", context, "apply", "--dry-run=server")
-    with _folder(environment, changed or {}) as folder:
+    with manifests_with(environment, changed or {}) as folder:
         try:
             run("kubectl", *asked, "-k", str(folder), seconds=SECONDS)
         except ToolError as error:
@@ -70,16 +66,3 @@ def check_manifests(
                 f"The user of {context} may not change {environment.name} there: {'; '.join(refused)}",
                 remedy="Nothing was moved. docs/how-to/promotion.md says which rights are needed.",
             ) from None
-
-
-@contextmanager
-def _folder(environment: EnvironmentFolder, changed: dict[Path, bytes]) -> Iterator[Path]:
-    """Yield a copy of an environment's folder with changed files in their places."""
-    with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / environment.folder.name
-        shutil.copytree(environment.folder, copy)
-        for path, content in changed.items():
-            target = copy / path.relative_to(environment.folder)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        yield copy

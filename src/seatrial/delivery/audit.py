@@ -260,9 +260,9 @@ def _served_by(server: str, model: str) -> str | None:
 
 
 def _deployment(case: _Case, context: str) -> Iterator[Finding]:
-    if not context or read_declared(case.environment, case.model) is None:
-        return
     wanted = read_pointer(case.workspace, case.environment.name, case.model).digest
+    if not context or wanted is None or read_declared(case.environment, case.model) is None:
+        return
     name = object_name(case.model)
     namespace = case.environment.rules.namespace or case.environment.name
     asked = ("--context", context, "get", "deployment", name, "--namespace", namespace)

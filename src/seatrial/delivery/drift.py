@@ -3,7 +3,8 @@
 It only reads, so whoever audits needs no right to change anything. What the API server adds by itself, such as
 defaults and status, is no difference. What somebody added is one wherever lists and maps are git's alone to fill:
 containers, variables, volumes, keys of ConfigMaps, selectors, resources. Which bundle is served is not
-compared here: that is the record's to say, and git may be about to follow it.
+compared here: that is the record's to say. Where git is ahead of it, for an approval is waited for, or behind, after a
+roll-back, what is compared is what would be applied.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ruamel.yaml import YAML
 
 from seatrial.cluster.commands import run
 from seatrial.delivery.declared import BUNDLE_ANNOTATION, BUNDLE_VARIABLE, FOLLOWS_ANNOTATION, KUSTOMIZATION
+from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.promotion.environment import EnvironmentFolder
 
 MODEL_LABEL = "seatrial.io/model"
@@ -42,23 +44,26 @@ class Difference:
 
 
 def differences(environment: EnvironmentFolder, context: str) -> list[Difference]:
-    """Return every place where a cluster does not have what an environment's manifests say.
+    """Return every place where a cluster does not have what an environment's manifests say, with recorded bundles.
 
     Args:
         environment: The environment; one without manifests has no differences.
         context: The cluster's context in the kubeconfig.
 
     Raises:
+        ContractError: if a file does not say which bundle it names.
+        StoreError: if the environment's store failed.
         ToolError: if kubectl is missing or failed.
     """
-    folder = str(environment.folder)
     if not (environment.folder / KUSTOMIZATION).is_file():
         return []
     yaml = YAML(typ="safe", pure=True)
     yaml.version = (1, 1)  # kubectl reads 0444 as an octal number, as that version does.
-    wanted: list[Object] = [found for found in yaml.load_all(run("kubectl", "kustomize", folder)) if found]
-    asked = ("--context", context, "get", "-k", folder, "--ignore-not-found", "--output", "json")
-    said = orjson.loads(run("kubectl", *asked) or "{}")
+    with manifests_with(environment, recorded_files(environment)) as folder:
+        made = run("kubectl", "kustomize", str(folder))
+        asked = ("--context", context, "get", "-k", str(folder), "--ignore-not-found", "--output", "json")
+        said = orjson.loads(run("kubectl", *asked) or "{}")
+    wanted: list[Object] = [found for found in yaml.load_all(made) if found]
     found = {_identity(one): one for one in said.get("items", [said] if "kind" in said else [])}
     return [
         Difference((one["metadata"].get("labels") or {}).get(MODEL_LABEL, ""), message)

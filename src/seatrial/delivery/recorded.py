@@ -1,11 +1,16 @@
 """What the record says, in the words of git's files: nothing that is merely merged goes to a cluster with the rest.
 
 `kubectl apply -k` takes a whole environment. Beside the model that is moved there may be others whose change
-is merged and waits for an approval; handed over as they are, they would be served without it.
+is merged and waits for an approval; handed over as they are, they would be served without it. After a roll-back
+git says the bundle before only when somebody merges it.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seatrial.delivery.declared import (
@@ -50,6 +55,24 @@ def recorded_files(environment: EnvironmentFolder) -> dict[Path, bytes]:
             text = files.get(kustomization, kustomization.read_bytes()).decode()
             files[kustomization] = without_resource(text, model).encode()
     return files
+
+
+@contextmanager
+def manifests_with(environment: EnvironmentFolder, changed: dict[Path, bytes]) -> Iterator[Path]:
+    """Yield a copy of an environment's folder with changed files in their places.
+
+    Args:
+        environment: The environment.
+        changed: The files, by the paths of those that they take the places of.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch) / environment.folder.name
+        shutil.copytree(environment.folder, copy)
+        for path, content in changed.items():
+            target = copy / path.relative_to(environment.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        yield copy
 
 
 def _served(pointer: Pointer) -> set[str | None]:

@@ -34,7 +34,6 @@ def point_at(harbour: Harbour, world: World) -> None:
         (folder / "kustomization.yaml", "namespace: production", f"namespace: {world.namespace}"),
         (folder / "environment.yaml", "after: staging", f"after: staging\nnamespace: {world.namespace}"),
         (folder / MODEL / "objects.yaml", "metadata.name: seatrial", f"metadata.name: {world.namespace}"),
-        (folder / MODEL / "objects.yaml", "flights", MODEL),
         (folder / MODEL / "objects.yaml", "cpu: 100m", "cpu: 10m"),
     ]
     for path, old, new in changes:

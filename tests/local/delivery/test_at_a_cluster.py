@@ -19,23 +19,14 @@ import yaml
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import run
 from seatrial.delivery.apply import apply_manifests, check_manifests
+from seatrial.delivery.audit import audit
 from seatrial.delivery.declared import BUNDLE_FILE, Declared, bundle_file, patch
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from support.harbour import MODEL, Harbour
 
 CONTEXT = "some-cluster"
-KUBECTL = """\
-#!/bin/sh
-# The folder that is handed over is kept; what is asked first is answered with the file of refusals.
-for last in "$@"; do :; done
-case "$*" in
-    *--dry-run=server*) kept=asked ;;
-    *" apply "*) kept=applied ;;
-esac
-rm -rf "{folder}/$kept" && cp -r "$last" "{folder}/$kept"
-[ $kept = applied ] || [ ! -s "{folder}/refusals" ] || {{ cat "{folder}/refusals" >&2; exit 1; }}
-"""
+SUPPORT = Path(__file__).parents[2] / "support"
 REFUSALS = """\
 Error from server (Forbidden): error when applying patch:
 {"data":{"bundle.yaml":"..."}}
@@ -86,11 +77,15 @@ class Cluster:
 @pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """A kubectl that takes everything until it is told otherwise."""
+    if (kubectl := shutil.which("kubectl")) is None:
+        pytest.skip("no kubectl on PATH; tool-versions.env says which version")
     folder = tmp_path_factory.mktemp("cluster")
     command = folder / "bin" / "kubectl"
     command.parent.mkdir()
-    command.write_text(KUBECTL.format(folder=folder))
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} {SUPPORT / "remembering_kubectl.py"} "$@"\n')
     command.chmod(0o755)
+    monkeypatch.setenv("KUBECTL", kubectl)
+    monkeypatch.setenv("KUBECTL_FOLDER", str(folder))
     monkeypatch.setenv("PATH", f"{command.parent}{os.pathsep}{os.environ['PATH']}")
     return Cluster(folder)
 
@@ -177,10 +172,27 @@ def test_without_the_right_nothing_is_moved(
     assert not cluster.applied.exists()
 
 
+def test_after_a_roll_back_the_cluster_is_ahead_of_git(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """The cluster has what is recorded, so git alone is found to differ until it is told."""
+    for digest in harbour.digests:
+        harbour.train(digest)
+        merged(harbour, "staging")
+        assert command("reconcile", "staging") == 0
+
+    assert command("rollback", MODEL, "--env", "staging") == 0
+
+    assert f"value: {harbour.digests[0]}" in cluster.bundle()
+    assert [found.what for found in audit("staging", context=CONTEXT).findings] == ["git"]
+    harbour.merge(f"rollback/staging/{MODEL}/{harbour.digests[0][:12]}")
+    assert audit("staging", context=CONTEXT).findings == []
+
+
 def test_what_waits_for_an_approval_is_not_applied(
     harbour: Harbour, cluster: Cluster, command: Callable[..., int]
 ) -> None:
-    """What is merged and not moved stays out of the cluster, also when the manifests are applied for another reason."""
+    """What is merged and not moved stays out, also when the manifests are applied for another reason; audits say so."""
     production = open_environment("production")
     served: str | None = None
     for digest in harbour.digests:
@@ -189,16 +201,16 @@ def test_what_waits_for_an_approval_is_not_applied(
         merged(harbour, "production")
         in_git = bundle_file(production, MODEL).read_text()
         assert command("reconcile", "production") == 22
-        assert not cluster.applied.exists()
 
         apply_manifests(production, CONTEXT)
 
         assert (cluster.models(), served) == ([], None) or cluster.bundle() == served
+        assert [found.what for found in audit("production", context=CONTEXT).findings] == ["git"]
         assert bundle_file(production, MODEL).read_text() == in_git
         harbour.approve("production", "alice", digest)
         assert command("reconcile", "production") == 0
         assert (cluster.models(), cluster.bundle()) == ([MODEL], in_git)
-        shutil.rmtree(cluster.applied)
+        assert audit("production", context=CONTEXT).findings == []
         served = in_git
 
 
