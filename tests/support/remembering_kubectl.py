@@ -1,6 +1,7 @@
 """Stands where kubectl would: what is applied is kept in a folder, and is what the cluster then has.
 
 What is asked first, as by ``--dry-run=server``, is refused with the words of the file ``refusals`` where it has some.
+While the file ``stuck`` is there, no pod comes up.
 Kustomizations are made by kubectl itself, which is no matter of a cluster. The API's own defaults are not added.
 """
 
@@ -43,9 +44,16 @@ def answer(words: list[str]) -> str:
     there = objects(applied) if applied.is_dir() else []
     if "-k" in words:
         return json.dumps({"kind": "List", "items": there}, default=str)
+    stuck = (FOLDER / "stuck").exists()
+    if "rollout" in words:
+        name = words[words.index("status") + 1].removeprefix("deployment/")
+        if stuck:
+            sys.exit(f'error: deployment "{name}" exceeded its progress deadline')
+        return f'deployment "{name}" successfully rolled out'
     name = words[words.index("deployment") + 1]
     found = [one for one in there if (one["kind"], one["metadata"]["name"]) == ("Deployment", name)]
-    return json.dumps(found[0], default=str) if found else ""
+    status = {"observedGeneration": 1, "replicas": 2 + stuck, "updatedReplicas": 1 if stuck else 2}
+    return json.dumps({**found[0], "status": status}, default=str) if found else ""
 
 
 if __name__ == "__main__":

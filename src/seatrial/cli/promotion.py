@@ -202,11 +202,11 @@ def reconcile(
     gates found, who approved. Run again, it changes nothing. Where the environment rolls bundles out, it
     begins that, and leads it on by a step, or back, as the guards say. One model that is refused does not
     keep the others. With --context, the cluster is asked first whether you may: nothing is moved that could
-    not be told to it.
+    not be told to it; and it ends when the pods serve it, with 18 if they do not come up.
 
     Example: `seatrial reconcile staging`
     """
-    from seatrial.delivery.apply import apply_manifests, check_manifests
+    from seatrial.delivery.apply import apply_manifests, check_manifests, wait_for_pods
     from seatrial.delivery.rollout import advance, tell_git_of_roll_backs
     from seatrial.promotion.environment import open_environment
 
@@ -226,6 +226,8 @@ def reconcile(
         _show_reconciled(environment, done, applied)
         for state in states:
             _show_roll_out(environment, state)
+    if context:
+        wait_for_pods(open_environment(environment), [one.model for one in done], context)
     _lead_to_the_end(environment, reconciled, states, every if wait else None, git=git)
     if refused is not None:
         raise refused
@@ -378,29 +380,33 @@ def rollback(
 
     Nobody else has to approve. It is recorded, and signed where the environment wants approvals. Git is
     told on a branch; until that is merged, nothing moves forward by itself. With --context, the cluster is
-    asked first whether you may: nothing is moved that could not be told to it.
+    asked first whether you may: nothing is moved that could not be told to it; and it ends when the pods
+    serve it, with 18 if they do not come up.
 
     Example: `seatrial rollback flights --env production --reason "too many false alarms"`
     """
     from functools import partial
 
     from seatrial.bundle.signing import read_signer
-    from seatrial.delivery.apply import apply_manifests, check_manifests
+    from seatrial.delivery.apply import apply_manifests, check_manifests, wait_for_pods
     from seatrial.delivery.rollback import roll_back
     from seatrial.promotion.environment import open_environment
 
     signer = None if key is None else read_signer(key)
     first = partial(check_manifests, open_environment(env), context) if context else None
-    done = roll_back(_model_name(model), env, to=to, reason=reason, signer=signer, first=first)
+    name = _model_name(model)
+    done = roll_back(name, env, to=to, reason=reason, signer=signer, first=first)
     applied = apply_manifests(open_environment(env), context, done.files) if context else ""
     if as_json:
         print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})
-        return
-    console.print(
-        f"[green]✓[/] {env} serves {done.digest[:12]} again, instead of {str(done.previous)[:12]} "
-        f"(generation {done.generation})."
-    )
-    if done.branch is not None:
-        console.print(f"Git says so on the branch [bold]{done.branch.name}[/]: merge it.")
-    if applied:
-        console.print(applied.rstrip(), markup=False)
+    else:
+        console.print(
+            f"[green]✓[/] {env} serves {done.digest[:12]} again, instead of {str(done.previous)[:12]} "
+            f"(generation {done.generation})."
+        )
+        if done.branch is not None:
+            console.print(f"Git says so on the branch [bold]{done.branch.name}[/]: merge it.")
+        if applied:
+            console.print(applied.rstrip(), markup=False)
+    if context:
+        wait_for_pods(open_environment(env), [name], context)

@@ -13,11 +13,16 @@ import re
 from pathlib import Path
 
 from seatrial.cluster.commands import run
+from seatrial.delivery.declared import has_objects, object_name
 from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder
+from seatrial.promotion.pointer import read_pointer
 
 SECONDS = 120.0
+ROLL_OUT_SECONDS = 1800
+"""How long all pods of a model may take; where none comes up, ``progressDeadlineSeconds`` ends it earlier."""
+_NOT_UP = re.compile("exceeded its progress deadline|timed out waiting")
 _FORBIDDEN = re.compile(r'[\w.]+(?: "[^"]+")? is forbidden: .+')
 
 
@@ -38,6 +43,41 @@ def apply_manifests(
     """
     with manifests_with(environment, {**recorded_files(environment), **(changed or {})}) as folder:
         return run("kubectl", "--context", context, "apply", "-k", str(folder), seconds=SECONDS)
+
+
+def wait_for_pods(environment: EnvironmentFolder, models: list[str], context: str) -> None:
+    """Wait until the pods of models are those that were applied, and none of an earlier template answers.
+
+    Args:
+        environment: The environment.
+        models: The models; one that serves nothing yet has no pods.
+        context: The cluster's context in the kubeconfig.
+
+    Raises:
+        ClusterError: if they do not come up; those before them go on answering.
+        StoreError: if the environment's store failed.
+        ToolError: if kubectl is missing, or failed for another reason.
+    """
+    workspace = environment.open_workspace()
+    for model in models:
+        if read_pointer(workspace, environment.name, model).digest is None or not has_objects(
+            environment, model
+        ):
+            continue
+        namespace = environment.rules.namespace or environment.name
+        asked = ("--context", context, "rollout", "status", f"deployment/{object_name(model)}")
+        limit = ("--namespace", namespace, f"--timeout={ROLL_OUT_SECONDS}s")
+        try:
+            run("kubectl", *asked, *limit, seconds=ROLL_OUT_SECONDS + SECONDS)
+        except ToolError as error:
+            if not _NOT_UP.search(error.message):
+                raise
+            raise ClusterError(
+                f"The pods of {model} in {namespace} of {context} do not come up as they were applied; those before "
+                "them go on answering.",
+                remedy=f"See why: kubectl --context {context} --namespace {namespace} get pods; then mend it, or go "
+                f"back: seatrial rollback {model} --env {environment.name} --context {context}",
+            ) from None
 
 
 def check_manifests(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
+from typing import Any
 
 import orjson
 
@@ -283,6 +284,19 @@ def _deployment(case: _Case, context: str) -> Iterator[Finding]:
             f"The Deployment {name} in {namespace} of {context} says {shown}; by the record it is "
             f"{str(wanted)[:_SHOWN]}.",
         )
+    if earlier := _earlier_pods(deployment):
+        yield case.finding(
+            "served",
+            f"{earlier} of the pods of {name} in {namespace} of {context} are of an earlier Deployment than the one "
+            "there is.",
+        )
+
+
+def _earlier_pods(deployment: dict[str, Any]) -> int:
+    """Return how many pods of a Deployment are of an earlier template: one that does not come up leaves them there."""
+    status = deployment.get("status", {})
+    seen = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+    return int(status.get("replicas", 0)) - (int(status.get("updatedReplicas", 0)) if seen else 0)
 
 
 def _bundles_in(deployment: dict[str, object]) -> Iterator[tuple[str, str]]:

@@ -175,7 +175,7 @@ def changed_files(environment: EnvironmentFolder, model: str, declared: Declared
     """
     files = {bundle_file(environment, model): patch(model, declared).encode()}
     kustomization = environment.folder / KUSTOMIZATION
-    if (environment.folder / model / OBJECTS_FILE).is_file() and kustomization.is_file():
+    if has_objects(environment, model):
         before = kustomization.read_text(encoding="utf-8")
         after = _with_resource(before, model)
         if after != before:
@@ -185,6 +185,12 @@ def changed_files(environment: EnvironmentFolder, model: str, declared: Declared
 
 def _with_resource(text: str, model: str) -> str:
     return _with_resources(text, {*_resources(text), model})
+
+
+def has_objects(environment: EnvironmentFolder, model: str) -> bool:
+    """Return whether an environment has objects of a model for a cluster, a Deployment among them."""
+    there = (environment.folder / model / OBJECTS_FILE, environment.folder / KUSTOMIZATION)
+    return all(path.is_file() for path in there)
 
 
 def without_resource(text: str, model: str) -> str:

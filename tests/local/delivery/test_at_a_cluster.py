@@ -54,6 +54,10 @@ class Cluster:
         """Let what is asked first be refused with these words."""
         (self.folder / "refusals").write_text(said)
 
+    def stick(self) -> None:
+        """Let no pod come up from now on."""
+        (self.folder / "stuck").touch()
+
     @property
     def asked(self) -> Path:
         """The environment's folder as the cluster was asked about it."""
@@ -212,6 +216,29 @@ def test_what_waits_for_an_approval_is_not_applied(
         assert (cluster.models(), cluster.bundle()) == ([MODEL], in_git)
         assert audit("production", context=CONTEXT).findings == []
         served = in_git
+
+
+def test_pods_that_do_not_come_up_are_an_error(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who reconciles hears of it, an audit finds the pods before, and the way back is the same as ever."""
+    first, second = harbour.digests
+    harbour.train(first)
+    merged(harbour, "staging")
+    assert command("reconcile", "staging") == 0
+    harbour.train(second)
+    merged(harbour, "staging")
+    cluster.stick()
+
+    assert command("reconcile", "staging") == 18
+
+    assert f"The pods of {MODEL} in staging of {CONTEXT} do not come up" in capsys.readouterr().err
+    assert harbour.served("staging") == second
+    (found,) = audit("staging", context=CONTEXT).findings
+    assert (found.what, found.message.startswith("2 of the pods of ferry in staging")) == ("served", True)
+    assert command("reconcile", "staging") == 18
+    assert command("rollback", MODEL, "--env", "staging") == 18
+    assert harbour.served("staging") == first
 
 
 def test_one_model_that_is_refused_does_not_keep_another(
