@@ -65,6 +65,9 @@ class World:
         access_key: Name of the object store's user; empty, like the other keys, where there is none.
         secret_key: Its key.
         privacy_key: What private fields are hashed by: 32 characters.
+        environment: The environment that it is for.
+        address: The workspace's.
+        store: The namespace that the object store is in; empty: this one.
     """
 
     kubectl: Command
@@ -72,6 +75,9 @@ class World:
     access_key: str = ""
     secret_key: str = ""
     privacy_key: str = ""
+    environment: str = "local"
+    address: str = ADDRESS
+    store: str = ""
 
     def run(self, *arguments: str, **more: Any) -> str:
         """Run kubectl in the namespace."""
@@ -140,12 +146,12 @@ class World:
     def workspace(self) -> Iterator[Workspace]:
         """Open the workspace from here, with the variables that its libraries read."""
         context = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
-        with Forward(connect(context, self.namespace), *SERVICES["minio"]) as forward:
+        with Forward(connect(context, self.store or self.namespace), *SERVICES["minio"]) as forward:
             variables = self.store_variables(forward.address)
             before = {name: os.environ.get(name) for name in variables}
             os.environ.update(variables)
             try:
-                yield Workspace(ADDRESS)
+                yield Workspace(self.address)
             finally:
                 for name, value in before.items():
                     os.environ.pop(name) if value is None else os.environ.update({name: value})
@@ -163,10 +169,15 @@ class World:
     def change_key(self, secret_key: str) -> None:
         """Let the object store take another key from now on, and the environment's Secret have it."""
         self.secret_key = secret_key
-        change = {"stringData": self.store_variables(f"http://minio.{self.namespace}.svc:9000")}
+        change = {"stringData": self.store_variables(self.endpoint)}
         self.run("patch", "secret", "environment", "--patch", json.dumps(change))
         self.apply(*_store(self))
         self.store_comes()
+
+    @property
+    def endpoint(self) -> str:
+        """The object store's address within the cluster."""
+        return f"http://minio.{self.store or self.namespace}.svc:9000"
 
     def store_variables(self, endpoint: str) -> dict[str, str]:
         """Return the variables by which a process finds the object store."""
@@ -188,15 +199,25 @@ class World:
 
 
 @contextmanager
-def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
+def made_world(
+    kubectl: Command, trusted: dict[str, str], *, environment: str = "local", store: World | None = None
+) -> Iterator[World]:
     """Make the namespace and what is in it; it is gone afterwards.
 
     Args:
         kubectl: Runs kubectl on the cluster.
         trusted: The public keys of the trust root, PEM by file name.
+        environment: The environment that it is for.
+        store: A world whose object store it has a workspace in, instead of an object store of its own.
     """
-    keys = (secrets.token_hex(10), secrets.token_hex(20), secrets.token_hex(16))
-    world = World(kubectl, f"serving-{secrets.token_hex(3)}", *keys)
+    privacy_key, name = secrets.token_hex(16), f"{secrets.token_hex(3)}"
+    if store is None:
+        keys = (secrets.token_hex(10), secrets.token_hex(20), privacy_key)
+        world = World(kubectl, f"serving-{name}", *keys, environment)
+    else:
+        keys = (store.access_key, store.secret_key, privacy_key)
+        place = (f"s3://{BUCKET}/{environment}", store.store or store.namespace)
+        world = World(kubectl, f"{environment}-{name}", *keys, environment, *place)
     kubectl(
         "apply",
         "--filename",
@@ -208,7 +229,7 @@ def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
                 "metadata": {
                     "name": world.namespace,
                     "labels": {
-                        "seatrial.io/environment": "local",
+                        "seatrial.io/environment": environment,
                         "pod-security.kubernetes.io/enforce": "restricted",
                     },
                 },
@@ -216,7 +237,7 @@ def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
         ),
     )
     try:
-        world.apply(*_store(world), *_environment(world, trusted))
+        world.apply(*([] if world.store else _store(world)), *_environment(world, trusted))
         yield world
     finally:
         kubectl("delete", "namespace", world.namespace, "--wait=false")
@@ -225,8 +246,8 @@ def made_world(kubectl: Command, trusted: dict[str, str]) -> Iterator[World]:
 def _environment(world: World, trusted: dict[str, str]) -> list[Object]:
     """What charts/platform makes in the namespace of an environment, and a closed network."""
     variables = {
-        **world.store_variables(f"http://minio.{world.namespace}.svc:9000"),
-        "SEATRIAL_WORKSPACE": ADDRESS,
+        **world.store_variables(world.endpoint),
+        "SEATRIAL_WORKSPACE": world.address,
     }
     privacy = {"privacy-key": world.privacy_key}
     return [

@@ -3,8 +3,9 @@
 Half of the threads open a connection for each request, as many clients do; the others keep theirs,
 and open another one when the server closes it. It stops when the file of its third argument is
 there, and prints one JSON document: answers by status, failures, bundles in the order of their
-first answer, and the ids of all predictions that were answered. Until then the file beside it, with the
-suffix ``.progress``, has how many were answered and how many failed so far, as JSON.
+first answer, when an answer came by another bundle than the one before it, and the ids of all predictions that
+were answered. Until then the file beside it, with the suffix ``.progress``, has how many were answered and how
+many failed so far, as JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 THREADS = 4
-PAUSE_SECONDS = 0.02
 TIMEOUT_SECONDS = 20
 LOOK_SECONDS = 0.2
 
@@ -33,6 +33,7 @@ class Seen:
     statuses: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     bundles: list[str] = field(default_factory=list)
+    changes: list[tuple[float, str]] = field(default_factory=list)
     predictions: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -45,8 +46,11 @@ class Seen:
                 return
             outputs = {output["name"]: output["data"] for output in content["outputs"]}
             self.predictions += outputs["prediction_id"]
-            if content["model_version"] not in self.bundles:
-                self.bundles.append(content["model_version"])
+            bundle = content["model_version"]
+            if bundle not in self.bundles:
+                self.bundles.append(bundle)
+            if not self.changes or self.changes[-1][1] != bundle:
+                self.changes.append((time.time(), bundle))
 
     def fail(self, error: Exception) -> None:
         """Note a request without an answer."""
@@ -54,7 +58,7 @@ class Seen:
             self.failures.append(f"{time.time():.2f} {type(error).__name__}: {error}")
 
 
-def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool) -> None:
+def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool, pause: float) -> None:
     """Ask until it is time to stop."""
     connection = http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
     while not stop.exists():
@@ -67,18 +71,18 @@ def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool
             connection.close()
         if not keep:
             connection.close()
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(pause)
     connection.close()
 
 
-def main(host: str, path: str, stop: str, body: str) -> None:
-    """Ask from several threads, and print what came back."""
+def main(host: str, path: str, stop: str, body: str, pause: str = "0.02") -> None:
+    """Ask from several threads, each with so many seconds between its requests, and print what came back."""
     seen = Seen()
     threads = [
         threading.Thread(
             target=ask,
             args=(host, path, Path(body).read_bytes(), seen, Path(stop)),
-            kwargs={"keep": number % 2 == 0},
+            kwargs={"keep": number % 2 == 0, "pause": float(pause)},
         )
         for number in range(THREADS)
     ]
@@ -99,6 +103,7 @@ def main(host: str, path: str, stop: str, body: str) -> None:
                 "statuses": dict(seen.statuses),
                 "failures": seen.failures,
                 "bundles": seen.bundles,
+                "changes": seen.changes,
                 "predictions": seen.predictions,
             }
         )
@@ -106,4 +111,4 @@ def main(host: str, path: str, stop: str, body: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:])

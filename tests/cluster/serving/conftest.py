@@ -225,14 +225,14 @@ def address_of(world: World) -> str:
 
 
 @contextlib.contextmanager
-def load(world: World) -> Iterator[Load]:
-    """Ask from a pod, from before the block to its end."""
+def load(world: World, *, pause: float = 0.02) -> Iterator[Load]:
+    """Ask from a pod, from before the block to its end, in each thread with so many seconds between two requests."""
     script = (ROOT / "tests" / "support" / "load_client.py").read_text()
     data = {"client.py": script, "body.json": json.dumps(infer_body(ROWS), default=str)}
     path = "/v2/models/ferry/infer"
     container = {
         "command": ["python", "/client/client.py"],
-        "args": [f"{address_of(world)}:{REST_PORT}", path, STOP, "/client/body.json"],
+        "args": [f"{address_of(world)}:{REST_PORT}", path, STOP, "/client/body.json", f"{pause:g}"],
         "volumeMounts": [{"name": "client", "mountPath": "/client"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }
     volumes = [{"name": "client", "configMap": {"name": "client"}}, {"name": "tmp", "emptyDir": {}}]
