@@ -28,14 +28,13 @@ def flights(raw: pl.DataFrame) -> pl.DataFrame:
     hour = pl.col("time_hour").str.to_datetime(time_zone="UTC", time_unit="us")
     minute = pl.duration(minutes=pl.col("minute").cast(pl.Int64))
     delay = pl.col("arr_delay").cast(pl.Int64)
-    zones = _time_zones()
     return (
         raw.with_columns(
             (hour + minute).alias("scheduled_departure"),
-            pl.col("dest").replace_strict(zones, default="America/New_York").alias("zone"),
+            pl.col("dest").replace_strict(_time_zones(), default="America/New_York").alias("zone"),
             delay.alias("arrival_delay"),
         )
-        .with_columns(_scheduled_arrival(sorted(set(zones.values()))).alias("scheduled_arrival"))
+        .pipe(_with_scheduled_arrival)
         .select(
             _flight_id().alias("flight_id"),
             "scheduled_departure",
@@ -68,34 +67,33 @@ def _time_zones() -> dict[str, str]:
     return {**dict(airports.select("faa", "tzone").iter_rows()), **ATLANTIC}
 
 
-def _scheduled_arrival(zones: list[str]) -> pl.Expr:
+def _with_scheduled_arrival(departures: pl.DataFrame) -> pl.DataFrame:
+    """Add the instants of arrival, zone by zone: an expression converts a column to one zone only."""
+    place, clocks = "_place", ["zone", "scheduled_departure", "sched_arr_time"]
+    numbered = departures.select(clocks).with_row_index(place)
+    groups = numbered.partition_by("zone", as_dict=True) or {("UTC",): numbered}
+    arrivals = [
+        rows.select(place, _scheduled_arrival(str(zone)).alias("scheduled_arrival"))
+        for (zone,), rows in groups.items()
+    ]
+    return departures.hstack(pl.concat(arrivals).sort(place).drop(place))
+
+
+def _scheduled_arrival(zone: str) -> pl.Expr:
     """The arrival's local clock, on the day on which it follows the departure."""
     clock = pl.col("sched_arr_time").cast(pl.Int64)
-    minutes = pl.duration(minutes=(clock // 100) * 60 + clock % 100)
-    candidates = []
-    for zone in zones:
-        midnight = (
-            pl.col("scheduled_departure")
-            .dt.convert_time_zone(zone)
-            .dt.truncate("1d")
-            .dt.replace_time_zone(None)
-        )
-        local = midnight + minutes
-        local = (
-            pl.when(
-                local.dt.replace_time_zone(
-                    zone, ambiguous="earliest", non_existent="null"
-                ).dt.convert_time_zone("UTC")
-                <= pl.col("scheduled_departure")
-            )
-            .then(local + pl.duration(days=1))
-            .otherwise(local)
-        )
-        arrival = local.dt.replace_time_zone(
-            zone, ambiguous="earliest", non_existent="null"
-        ).dt.convert_time_zone("UTC")
-        candidates.append(pl.when(pl.col("zone") == zone).then(arrival))
-    return pl.coalesce(candidates)
+    departure = pl.col("scheduled_departure")
+    midnight = departure.dt.convert_time_zone(zone).dt.truncate("1d").dt.replace_time_zone(None)
+    local = midnight + pl.duration(minutes=(clock // 100) * 60 + clock % 100)
+    same_day = _instant(local, zone)
+    next_day = _instant(local + pl.duration(days=1), zone)
+    return pl.when(same_day <= departure).then(next_day).otherwise(same_day)
+
+
+def _instant(local: pl.Expr, zone: str) -> pl.Expr:
+    return local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null").dt.convert_time_zone(
+        "UTC"
+    )
 
 
 def weather(raw: pl.DataFrame) -> pl.DataFrame:
