@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -20,7 +22,7 @@ from seatrial.contract.schema import Split
 from seatrial.errors import BundleError, TrainingError
 from seatrial.training.dataset import AT, LABEL, LABELLED_AT, Dataset, split_dataset
 from seatrial.training.export import load_skops, predict_probabilities, to_onnx, to_skops
-from seatrial.training.tuning import CandidateResult, choose, fit_threads
+from seatrial.training.tuning import CandidateResult, choose, fit_threads, linear_algebra_threads
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -170,17 +172,20 @@ def _edited(content: bytes, old: bytes, new: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(("rows", "threads"), [(20_000, 1), (600_000, 2), (10_000_000, 4)])
-def test_a_fit_has_threads_by_its_rows(rows: int, threads: int) -> None:
-    """A small fit has one thread, a large one at most those that OpenMP has; afterwards all is as before."""
-    with threadpool_limits(4, user_api="openmp"):
-        with fit_threads(rows):
-            during = openmp_threads()
-        after = openmp_threads()
+@pytest.mark.parametrize(("api", "limited"), [("openmp", fit_threads), ("blas", linear_algebra_threads)])
+def test_a_fit_has_threads_by_its_rows(
+    api: str, limited: Callable[[int], AbstractContextManager[None]], rows: int, threads: int
+) -> None:
+    """A small fit has one thread, a large one at most those that there are; afterwards all is as before."""
+    with threadpool_limits(4, user_api=api):
+        with limited(rows):
+            during = threads_of(api)
+        after = threads_of(api)
 
     assert during == {threads}
     assert after == {4}
 
 
-def openmp_threads() -> set[int]:
-    """The numbers of threads of all OpenMP libraries in this process; scikit-learn has brought one."""
-    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "openmp"}
+def threads_of(api: str) -> set[int]:
+    """The numbers of threads of all such libraries in this process; scikit-learn has brought some."""
+    return {library["num_threads"] for library in threadpool_info() if library["user_api"] == api}

@@ -115,7 +115,10 @@ def train_candidates(
     _refuse_features_without_value(schema, fit_on)
     results: list[tuple[CandidateResult, float]] = []
     import_estimators(contract.candidates, loaded.folder)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    with (
+        linear_algebra_threads(len(fit_on.labels) + len(judge_on.labels)),
+        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
+    ):
         tuned = threads.map(lambda one: _tune(loaded, one, schema, fit_on, judge_on), contract.candidates)
         for result, threshold in tuned:
             results.append((result, threshold))
@@ -239,11 +242,29 @@ def fit_threads(rows: int) -> Iterator[None]:
     Boosted trees meet at some hundred barriers a tree. On few rows, waiting there costs more than a
     second thread brings, and on a machine with other work to do many times more.
     """
+    with _limited("openmp", rows):
+        yield
+
+
+@contextmanager
+def linear_algebra_threads(rows: int) -> Iterator[None]:
+    """Give linear algebra within a thread for every so many rows, and at most those that it has.
+
+    Unlike OpenMP's, this limit is the whole process's: it is set once, around fits that run beside each other.
+    A logistic regression asks for hundreds of thousands of tiny sums, each of which would wake all threads; one
+    thread took half of the time.
+    """
+    with _limited("blas", rows):
+        yield
+
+
+@contextmanager
+def _limited(api: str, rows: int) -> Iterator[None]:
     from threadpoolctl import ThreadpoolController
 
-    openmp = ThreadpoolController().select(user_api="openmp")
-    most = max((library.num_threads for library in openmp.lib_controllers), default=1)
-    with openmp.limit(limits=max(1, min(most, rows // ROWS_PER_THREAD))):
+    libraries = ThreadpoolController().select(user_api=api)
+    most = max((library.num_threads for library in libraries.lib_controllers), default=1)
+    with libraries.limit(limits=max(1, min(most, rows // ROWS_PER_THREAD))):
         yield
 
 
