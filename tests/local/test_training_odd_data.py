@@ -13,7 +13,7 @@ from seatrial.errors import TrainingError
 from seatrial.model_check import load_features
 from seatrial.steps.files import read_json
 from seatrial.steps.training import write_model
-from seatrial.training import build_dataset, split_dataset, train_candidates
+from seatrial.training import build_dataset, split_dataset, to_skops, train_candidates
 from support.bundles import AS_OF
 from support.small_model import CONTRACT, loaded_model, prices, shops, visits
 
@@ -23,6 +23,30 @@ TREES = """
     complexity: 2
     encoding: ordinal
     parameters: {max_iter: 5}
+"""
+TWO = """candidates:
+  - name: small
+    estimator: sklearn.ensemble.HistGradientBoostingClassifier
+    complexity: 1
+    encoding: ordinal
+    parameters: {max_iter: 1}
+    search:
+      max_leaf_nodes: {low: 2, high: 3, integer: true}
+  - name: large
+    estimator: sklearn.ensemble.HistGradientBoostingClassifier
+    complexity: 2
+    encoding: ordinal
+    parameters: {max_iter: 20}
+    search:
+      learning_rate: {low: 0.05, high: 0.2, log: true}
+
+tuning:
+  trials: 2
+  sample_rows: 200
+  seed: 7
+
+selection:
+  metric: average_precision
 """
 
 
@@ -133,3 +157,26 @@ def test_no_rows_are_refused(tmp_path: Path) -> None:
         TrainingError, match="At least 30 rows must have a label by the time of the run. Got 0"
     ):
         trained_on(loaded_model(tmp_path), visits(400).clear(), tmp_path / "model")
+
+
+@pytest.mark.parametrize("margin", [0.0, 1.0])
+def test_the_model_does_not_depend_on_the_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, margin: float
+) -> None:
+    """Where a core is free, who leads is fitted ahead of the choice; whoever is chosen, the model is the same."""
+    start, end = CONTRACT.index("candidates:"), CONTRACT.index("costs:")
+    contract = f"{CONTRACT[:start]}{TWO}  margin: {margin}\n\n{CONTRACT[end:]}"
+    loaded = loaded_model(tmp_path, contract=contract)
+    tables = {"visits": visits(600).lazy(), "prices": prices().lazy(), "shops": shops().lazy()}
+    training, validation, _ = split_dataset(
+        build_dataset(loaded, load_features(loaded), tables, as_of=AS_OF), loaded.contract.split
+    )
+    made = []
+    for cores in ({0}, {0, 1}):
+        monkeypatch.setattr("seatrial.training.tuning.os.sched_getaffinity", lambda _, found=cores: found)
+        made.append(train_candidates(loaded, training, validation, progress=lambda _: None))
+
+    best = max(made[0].candidates, key=lambda one: one.metrics["average_precision"])
+    assert made[0].chosen.name == made[1].chosen.name == (best.name if margin == 0.0 else "small")
+    assert to_skops(made[0].estimator) == to_skops(made[1].estimator)
+    assert [one.metrics for one in made[0].candidates] == [one.metrics for one in made[1].candidates]

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from seatrial.training.candidates import import_estimators, make_estimator
 from seatrial.training.dataset import Dataset
 
 Progress = Callable[[str], None]
+HIGHER_IS_BETTER = ("roc_auc", "average_precision")
 ROWS_PER_THREAD = 250_000
 """Rows of a fit for each of its threads: 110,000 take 8 s in one thread, and 41 to 64 s in two on a busy machine."""
 
@@ -113,37 +114,18 @@ def train_candidates(
     fit_on = _Rows(schema.encode(training.frame), training.labels)
     judge_on = _Rows(schema.encode(validation.frame), validation.labels)
     _refuse_features_without_value(schema, fit_on)
-    results: list[tuple[CandidateResult, float]] = []
-    import_estimators(contract.candidates, loaded.folder)
-    with (
-        linear_algebra_threads(len(fit_on.labels) + len(judge_on.labels)),
-        ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads,
-    ):
-        tuned = threads.map(lambda one: _tune(loaded, one, schema, fit_on, judge_on), contract.candidates)
-        for result, threshold in tuned:
-            results.append((result, threshold))
-            score = result.metrics[contract.selection.metric]
-            progress(
-                f"{result.name}: {contract.selection.metric} {score:.4f} on {len(judge_on.labels):,} validation "
-                f"rows, {len(result.trials)} trials, {result.seconds:.1f} s"
-            )
-    place = choose([r for r, _ in results], contract.selection.metric, contract.selection.margin)
-    winner, threshold = results[place]
-    candidate = contract.candidates[place]
     everything = _Rows(
         np.concatenate([fit_on.matrix, judge_on.matrix]), np.concatenate([fit_on.labels, judge_on.labels])
     )
-    estimator = make_estimator(
-        candidate, schema, loaded.folder, parameters=winner.parameters, seed=contract.tuning.seed
-    )
-    _fit(estimator, everything, candidate.name)
+    import_estimators(contract.candidates, loaded.folder)
+    tuning = _Tuning(loaded, schema, fit_on, judge_on, everything)
+    with linear_algebra_threads(len(everything.labels)):
+        place, results, estimator = tuning.run(progress)
     return TrainedModel(
         estimator=estimator,
         schema=schema,
-        threshold=threshold,
-        candidates=[
-            CandidateResult(**{**vars(result), "chosen": i == place}) for i, (result, _) in enumerate(results)
-        ],
+        threshold=results[place][1],
+        candidates=[replace(result, chosen=i == place) for i, (result, _) in enumerate(results)],
         base_rate=float(everything.labels.mean()),
         rows=len(everything.labels),
         matrix=everything.matrix,
@@ -171,58 +153,146 @@ def choose(results: list[CandidateResult], metric: Metric, margin: float) -> int
 
     Of equally simple ones the better is chosen, of equally good ones the first.
     """
-    sign = 1.0 if metric in ("roc_auc", "average_precision") else -1.0
+    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
     scores = [sign * result.metrics[metric] for result in results]
     best = max(scores)
     near = [i for i, score in enumerate(scores) if score >= best - margin]
     return min(near, key=lambda i: (results[i].complexity, -scores[i], i))
 
 
-def _tune(
-    loaded: LoadedContract, candidate: Candidate, schema: FeatureSchema, fit_on: _Rows, judge_on: _Rows
-) -> tuple[CandidateResult, float]:
-    import optuna
+@dataclass(frozen=True)
+class _Searched:
+    """What the search for a candidate's parameters found.
 
-    contract = loaded.contract
-    started = time.perf_counter()
-    trials: list[dict[str, Any]] = []
-    newest = slice(-contract.tuning.sample_rows, None)
-    sample = _Rows(fit_on.matrix[newest], fit_on.labels[newest])
+    Attributes:
+        parameters: The best ones; none if there is nothing to search.
+        trials: For each trial its parameters, score and seconds.
+        score: The best trial's; None without a trial.
+        seconds: Wall-clock time.
+    """
 
-    def score(parameters: dict[str, Any], rows: _Rows) -> tuple[dict[str, float], NDArray[np.float64]]:
-        estimator = make_estimator(
-            candidate, schema, loaded.folder, parameters=parameters, seed=contract.tuning.seed
+    parameters: dict[str, Any]
+    trials: list[dict[str, Any]]
+    score: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Tuning:
+    """The tuning of all candidates on the same rows."""
+
+    loaded: LoadedContract
+    schema: FeatureSchema
+    fit_on: _Rows
+    judge_on: _Rows
+    everything: _Rows
+
+    def run(self, progress: Progress) -> tuple[int, list[tuple[CandidateResult, float]], Any]:
+        """Search, judge and choose; return the chosen one's place, all results with their thresholds, and its fit.
+
+        As soon as every search has ended, a core that is free fits the candidate that leads by its trials on all
+        rows, while the others, and itself, are still judged. Where another one is chosen in the end, that is fitted.
+        """
+        contract = self.loaded.contract
+        candidates, results = contract.candidates, list[tuple[CandidateResult, float]]()
+        cores = len(os.sched_getaffinity(0))
+        with ThreadPoolExecutor(cores) as threads:
+            # First in, first out: whatever waits for a search here waits for one that has begun.
+            searches = [threads.submit(self._search, candidate) for candidate in candidates]
+            judged = [threads.submit(self._judge, *each) for each in zip(candidates, searches, strict=True)]
+            ahead = threads.submit(self._fit_leader, searches) if cores > 1 else None
+            for future in judged:
+                results.append(future.result())
+                self._tell(results[-1][0], progress)
+        place = choose([r for r, _ in results], contract.selection.metric, contract.selection.margin)
+        leader, estimator = (None, None) if ahead is None else ahead.result()
+        if leader != place:
+            estimator = self._fit(candidates[place], results[place][0].parameters, self.everything)
+        return place, results, estimator
+
+    def _tell(self, result: CandidateResult, progress: Progress) -> None:
+        metric = self.loaded.contract.selection.metric
+        progress(
+            f"{result.name}: {metric} {result.metrics[metric]:.4f} on {len(self.judge_on.labels):,} validation "
+            f"rows, {len(result.trials)} trials, {result.seconds:.1f} s"
         )
-        _fit(estimator, rows, candidate.name)
-        probabilities = np.asarray(estimator.predict_proba(judge_on.matrix)[:, 1], dtype=np.float64)
-        threshold = best_threshold(judge_on.labels, probabilities, contract.costs)
-        metrics = classification_metrics(
-            judge_on.labels, probabilities, threshold=threshold, costs=contract.costs
-        )
-        return metrics, probabilities
 
-    def objective(trial: optuna.Trial) -> float:
-        parameters = {name: _suggest(trial, name, search) for name, search in candidate.search.items()}
-        begun = time.perf_counter()
-        value = score(parameters, sample)[0][contract.selection.metric]
-        seconds = time.perf_counter() - begun
-        trials.append({"parameters": parameters, "score": value, "seconds": round(seconds, 3)})
-        return value
+    def _search(self, candidate: Candidate) -> _Searched:
+        if not candidate.search:
+            return _Searched({}, [], None, 0.0)
+        import optuna
 
-    best: dict[str, Any] = {}
-    if candidate.search:
+        contract = self.loaded.contract
+        started = time.perf_counter()
+        trials: list[dict[str, Any]] = []
+        newest = slice(-contract.tuning.sample_rows, None)
+        sample = _Rows(self.fit_on.matrix[newest], self.fit_on.labels[newest])
+
+        def objective(trial: optuna.Trial) -> float:
+            parameters = {name: _suggest(trial, name, search) for name, search in candidate.search.items()}
+            begun = time.perf_counter()
+            value = self._score(candidate, parameters, sample)[0][contract.selection.metric]
+            seconds = time.perf_counter() - begun
+            trials.append({"parameters": parameters, "score": value, "seconds": round(seconds, 3)})
+            return value
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        higher = contract.selection.metric in ("roc_auc", "average_precision")
+        higher = contract.selection.metric in HIGHER_IS_BETTER
         study = optuna.create_study(
             direction="maximize" if higher else "minimize",
             sampler=optuna.samplers.TPESampler(seed=contract.tuning.seed),
         )
         study.optimize(objective, n_trials=contract.tuning.trials)
-        best = dict(study.best_trial.params)
-    metrics, probabilities = score(best, fit_on)
-    threshold = best_threshold(judge_on.labels, probabilities, contract.costs)
-    seconds = time.perf_counter() - started
-    return CandidateResult(candidate.name, candidate.complexity, metrics, best, trials, seconds), threshold
+        best = study.best_trial
+        return _Searched(dict(best.params), trials, best.value, time.perf_counter() - started)
+
+    def _judge(self, candidate: Candidate, search: Future[_Searched]) -> tuple[CandidateResult, float]:
+        found = search.result()
+        started = time.perf_counter()
+        metrics, threshold = self._score(candidate, found.parameters, self.fit_on)
+        seconds = found.seconds + time.perf_counter() - started
+        result = CandidateResult(
+            candidate.name, candidate.complexity, metrics, found.parameters, found.trials, seconds
+        )
+        return result, threshold
+
+    def _score(
+        self, candidate: Candidate, parameters: dict[str, Any], rows: _Rows
+    ) -> tuple[dict[str, float], float]:
+        """Fit on rows; return the metrics and the cheapest threshold on the validation rows."""
+        labels, costs = self.judge_on.labels, self.loaded.contract.costs
+        estimator = self._fit(candidate, parameters, rows)
+        probabilities = np.asarray(estimator.predict_proba(self.judge_on.matrix)[:, 1], dtype=np.float64)
+        threshold = best_threshold(labels, probabilities, costs)
+        return classification_metrics(labels, probabilities, threshold=threshold, costs=costs), threshold
+
+    def _fit_leader(self, searches: list[Future[_Searched]]) -> tuple[int | None, Any]:
+        """Fit the candidate that leads by its trials on all rows; none leads where one has no trial."""
+        found = [search.result() for search in searches]
+        scores = [search.score for search in found if search.score is not None]
+        if len(scores) < len(found) and len(found) > 1:
+            return None, None
+        selection, candidates = self.loaded.contract.selection, self.loaded.contract.candidates
+        best_first = selection.metric in HIGHER_IS_BETTER
+        leader = sorted(range(len(scores)), key=scores.__getitem__, reverse=best_first)[0] if scores else 0
+        return leader, self._fit(candidates[leader], found[leader].parameters, self.everything)
+
+    def _fit(self, candidate: Candidate, parameters: dict[str, Any], rows: _Rows) -> Any:
+        estimator = make_estimator(
+            candidate,
+            self.schema,
+            self.loaded.folder,
+            parameters=parameters,
+            seed=self.loaded.contract.tuning.seed,
+        )
+        try:
+            with fit_threads(len(rows.labels)):
+                return estimator.fit(rows.matrix, rows.labels)
+        except (ValueError, TypeError) as error:
+            raise TrainingError(
+                f"The candidate {candidate.name!r} cannot be fitted: {str(error).splitlines()[0]}.",
+                remedy="Check its parameters and encoding in the contract.",
+            ) from error
 
 
 def _suggest(trial: Any, name: str, search: Search) -> Any:
@@ -266,14 +336,3 @@ def _limited(api: str, rows: int) -> Iterator[None]:
     most = max((library.num_threads for library in libraries.lib_controllers), default=1)
     with libraries.limit(limits=max(1, min(most, rows // ROWS_PER_THREAD))):
         yield
-
-
-def _fit(estimator: Any, rows: _Rows, name: str) -> None:
-    try:
-        with fit_threads(len(rows.labels)):
-            estimator.fit(rows.matrix, rows.labels)
-    except (ValueError, TypeError) as error:
-        raise TrainingError(
-            f"The candidate {name!r} cannot be fitted: {str(error).splitlines()[0]}.",
-            remedy="Check its parameters and encoding in the contract.",
-        ) from error
