@@ -127,6 +127,38 @@ def test_a_row_s_features_do_not_depend_on_other_rows(
 
 @law
 @given(
+    made.requests,
+    made.events,
+    made.events,
+    made.shops,
+    made.shops,
+    st.sets(st.sampled_from(["events", "shops"])),
+)
+def test_what_is_taken_over_is_what_would_be_made(
+    requests: Rows, events: Rows, later_events: Rows, shops: Rows, later_shops: Rows, changed: set[str]
+) -> None:
+    """Indexes of tables that did not change are taken over, without what was learned; the others are made anew."""
+    before = online(made.tables(events, shops))
+    for row in later_events:
+        before.learn("events", dict(zip(made.EVENTS, row, strict=True)))
+    tables = made.tables(
+        later_events if "events" in changed else events, later_shops if "shops" in changed else shops
+    )
+    unchanged = {"events", "shops"} - changed
+
+    after = OnlineFeatures(FEATURES, tables, REQUESTS, like=before, unchanged=unchanged)
+    learned = before.compute(requests)
+
+    assert_frame_equal(after.compute(requests), online(tables).compute(requests))
+    if "events" not in changed:
+        assert before.history_index is not after.history_index
+        for row in later_events:
+            after.learn("events", dict(zip(made.EVENTS, row, strict=True)))
+    assert_frame_equal(before.compute(requests), learned)
+
+
+@law
+@given(
     st.lists(st.sampled_from(FEATURES.all_names), unique=True, min_size=1),
     made.requests,
     made.events,

@@ -11,6 +11,7 @@ hold years of it, what was learned a month perhaps.
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,8 +37,13 @@ class _Learned:
 
     def add(self, at: int, value: float, times: int) -> None:
         """Count one more value, or one less; a late one is put in its place."""
+        if not self.times or at > self.times[-1]:  # Nearly always: outcomes come in the order of their time.
+            self.counts.append(self.counts[-1] + times if self.times else times)
+            self.sums.append(self.sums[-1] + value if self.times else value)
+            self.times.append(at)
+            return
         place = bisect_left(self.times, at)
-        if place == len(self.times) or self.times[place] != at:
+        if self.times[place] != at:
             before = place - 1
             self.times.insert(place, at)
             self.counts.insert(place, self.counts[before] if place else 0)
@@ -62,7 +68,7 @@ class HistoryIndex:
     def __init__(self, parts: Sequence[History], tables: Sequence[pl.DataFrame]) -> None:
         self._codes: list[dict[str | None, int]] = []
         self._parts = parts
-        self._learned: list[dict[str | None, _Learned]] = [{} for _ in parts]
+        self.learned: list[dict[str | None, _Learned]] = [{} for _ in parts]
         self._place_questions(parts)
         self._sort_totals([_totals(part, table) for part, table in zip(parts, tables, strict=True)])
 
@@ -81,7 +87,7 @@ class HistoryIndex:
     def _sort_totals(self, histories: list[pl.DataFrame]) -> None:
         numbered = [frame.with_columns(_history=pl.lit(n, pl.Int32)) for n, frame in enumerate(histories)]
         totals = pl.concat(numbered)
-        self._times = np.unique(totals["_at"].to_numpy())
+        self._times = totals["_at"].unique().sort().to_numpy()
         ranks = len(self._times) + 1
         # Code 0 is that of a key that no table has. Each code has a first entry without any value.
         keys = totals.select("_history", "_key").unique(maintain_order=True).with_row_index("_code", offset=1)
@@ -100,6 +106,12 @@ class HistoryIndex:
         shifted = np.concatenate([[0], order + 1])
         self._counts = np.concatenate([nothing, totals["_n"].to_numpy()])[shifted]
         self._sums = np.concatenate([nothing, totals["_sum"].to_numpy()])[shifted].astype(np.float64)
+
+    def without_learned(self) -> HistoryIndex:
+        """Return an index that knows what the tables know, and has learned nothing; both share the tables' totals."""
+        other = copy.copy(self)
+        other.learned = [{} for _ in self._parts]
+        return other
 
     @property
     def names(self) -> list[str]:
@@ -129,7 +141,7 @@ class HistoryIndex:
         wanted = codes.take(self._histories, 0) + ranks.take(self._length_places, 0)
         places = self._stamps.searchsorted(wanted, "right")
         counts, sums = self._counts.take(places), self._sums.take(places)
-        if any(self._learned):
+        if any(self.learned):
             self._add_learned(keys, times, counts, sums)
         count = counts[self._windows :].take(self._end_places, 0) - counts[: self._windows]
         total = sums[self._windows :].take(self._end_places, 0) - sums[: self._windows]
@@ -150,7 +162,7 @@ class HistoryIndex:
         for question, (history, length) in enumerate(
             zip(self._histories.tolist(), self._length_places.tolist(), strict=True)
         ):
-            learned = self._learned[history]
+            learned = self.learned[history]
             for row, key in enumerate(keys[history]) if learned else ():
                 more = learned.get(key)
                 if more is not None:
@@ -168,7 +180,7 @@ class HistoryIndex:
             value: What is added to the sum.
             times: What is added to the count.
         """
-        self._learned[history].setdefault(key, _Learned()).add(at, value, times)
+        self.learned[history].setdefault(key, _Learned()).add(at, value, times)
 
 
 def _totals(part: History, table: pl.DataFrame) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -91,6 +91,8 @@ class OnlineFeatures:
         tables: The tables that the definitions read, by name, as of now.
         inputs: The request's columns, each with its polars type.
         use: The features wanted, in their order; all of them without it.
+        like: Features whose indexes are taken over where they are of the same parts and tables.
+        unchanged: The tables that are the same as those of ``like``.
 
     Raises:
         FeatureError: if a table or a column that the definitions read is not there.
@@ -103,6 +105,8 @@ class OnlineFeatures:
         inputs: Mapping[str, pl.DataType | type[pl.DataType]],
         *,
         use: list[str] | None = None,
+        like: OnlineFeatures | None = None,
+        unchanged: Collection[str] = (),
     ) -> None:
         self._schema = pl.Schema(inputs)
         made = features.expressions
@@ -113,31 +117,46 @@ class OnlineFeatures:
         self._known_at = (
             None if features.known_at is None else features.known_at.dt.epoch("us").alias(KNOWN_AT)
         )
-        self._histories = [part for part in features.parts if isinstance(part, History)]
+        self.histories = [part for part in features.parts if isinstance(part, History)]
         others = [part for part in features.parts if not isinstance(part, History)]
         try:
-            self._indexes = [_index(part, _table(part, tables)) for part in others]
-            self._history_index = (
-                HistoryIndex(self._histories, [_table(part, tables) for part in self._histories])
-                if self._histories
-                else None
-            )
+            known = [index for index in like.indexes if index.part.table in unchanged] if like else []
+            self.indexes: list[_Index] = [
+                next((index for index in known if index.part == part), None)
+                or _index(part, _table(part, tables))
+                for part in others
+            ]
+            self.history_index = self._known_histories(like, unchanged) or self._make_histories(tables)
         except pl.exceptions.PolarsError as error:
             raise FeatureError(f"The features cannot be computed: {str(error).splitlines()[0]}.") from error
         self._joined: dict[str, Any] = {}
         for part in others:
             self._joined.update(_types(part, tables[part.table]))
-        if self._history_index is not None:
-            names = self._history_index.names
+        if self.history_index is not None:
+            names = self.history_index.names
             self._joined.update(dict.fromkeys(names[: len(names) // 2], pl.Float64))
             self._joined.update(dict.fromkeys(names[len(names) // 2 :], pl.Int64))
         self._keys = [self._plain_keys(part) for part in others]
-        self._history_keys = [self._plain_keys(part) for part in self._histories]
+        self._history_keys = [self._plain_keys(part) for part in self.histories]
         self._plain = (
             None
             if None in (*self._keys, *self._history_keys)
             else _PlainRows.of(self._schema, self._joined, self._known_at, self._expressions)
         )
+
+    def _known_histories(
+        self, like: OnlineFeatures | None, unchanged: Collection[str]
+    ) -> HistoryIndex | None:
+        if like is None or like.history_index is None or like.histories != self.histories:
+            return None
+        if any(part.table not in unchanged for part in self.histories):
+            return None
+        return like.history_index.without_learned()
+
+    def _make_histories(self, tables: dict[str, pl.LazyFrame]) -> HistoryIndex | None:
+        if not self.histories:
+            return None
+        return HistoryIndex(self.histories, [_table(part, tables) for part in self.histories])
 
     def compute(self, rows: Sequence[Sequence[Any]]) -> pl.DataFrame:
         """Compute the features of a request.
@@ -225,16 +244,16 @@ class OnlineFeatures:
             instants: The instant that each is predicted at.
             frame: The rows as a frame, which makes the keys that plain Python cannot; None: there are none.
         """
-        for index, make_keys in zip(self._indexes, self._keys, strict=True):
+        for index, make_keys in zip(self.indexes, self._keys, strict=True):
             keys = make_keys(rows) if make_keys else _keys(index.part, frame)
             for values, key, instant in zip(found, keys, instants, strict=True):
                 values.extend(index.values(key, instant))
-        if self._history_index is not None and rows:
+        if self.history_index is not None and rows:
             history_keys = [
                 make_keys(rows) if make_keys else _keys(part, frame)
-                for part, make_keys in zip(self._histories, self._history_keys, strict=True)
+                for part, make_keys in zip(self.histories, self._history_keys, strict=True)
             ]
-            for values, more in zip(found, self._history_index.look_up(history_keys, instants), strict=True):
+            for values, more in zip(found, self.history_index.look_up(history_keys, instants), strict=True):
                 values.extend(more)
 
     def _plain_keys(self, part: Part) -> _PlainKeys | None:
@@ -264,13 +283,16 @@ class OnlineFeatures:
         self._count(table, row, -1)
 
     def _count(self, table: str, row: dict[str, Any], times: int) -> None:
-        for number, part in enumerate(self._histories):
-            if part.table != table or self._history_index is None:
+        instants: dict[str, int] = {}
+        for number, part in enumerate(self.histories):
+            if part.table != table or self.history_index is None:
                 continue
             at, value = row.get(part.time), row.get(part.value)
             key = _key_of([row.get(column) for column in part.by])
             if key is not None and at is not None and value is not None and not math.isnan(value):
-                self._history_index.add(number, key, to_microseconds(at), times * float(value), times)
+                if part.time not in instants:
+                    instants[part.time] = to_microseconds(at)
+                self.history_index.add(number, key, instants[part.time], times * float(value), times)
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,7 @@ class ModelHolder:
         return candidate
 
     def _make(self, digest: str, changes: list[Change]) -> ServedModel:
-        model = load_model(self._workspace, self.name, digest, self._trust)
+        model = load_model(self._workspace, self.name, digest, self._trust, like=self.current)
         model.count(changes)
         return model
 

@@ -71,6 +71,7 @@ class KnownKeys:
     """
 
     def __init__(self, table: pl.LazyFrame, key: tuple[str, ...], label: str) -> None:
+        self.of = (key, label)
         self._key = pl.struct(key).hash(seed=0)
         self._hashes = np.sort(
             table.filter(pl.col(label).is_not_null()).select(self._key).collect().to_series().to_numpy()
@@ -94,6 +95,7 @@ class ServedModel:
         tables: The valid tables that its features read.
         versions: The Delta version of each.
         concealer: Conceals its private fields; None: it has none.
+        like: A model whose indexes are taken over where they are of the same parts and table versions.
 
     Raises:
         BundleError: if its ONNX model does not fit its schema.
@@ -106,6 +108,7 @@ class ServedModel:
         tables: dict[str, pl.LazyFrame],
         versions: dict[str, int],
         concealer: Concealer | None = None,
+        like: ServedModel | None = None,
     ) -> None:
         self.bundle = bundle
         self.versions = versions
@@ -125,18 +128,23 @@ class ServedModel:
         self._types: dict[str, pl.DataType | type[pl.DataType]] = {
             column.name: TYPES[column.type] for column in self.schema.inputs
         }
-        self._online = OnlineFeatures(
+        unchanged = {name for name in versions if like and like.versions.get(name) == versions[name]}
+        self.online: OnlineFeatures = OnlineFeatures(
             bundle.features,
             tables,
             self._types,
             use=self.schema.features.names,
+            like=None if like is None else like.online,
+            unchanged=unchanged,
         )
-        self._takes_plain = self.schema.features.takes_plain(self._online.compute([]))
+        self._takes_plain = self.schema.features.takes_plain(self.online.compute([]))
         self._session = bundle.session(threads=1)
-        self._keys: KnownKeys | None = None
+        self.known_keys: KnownKeys | None = None
         target = self.schema.table
         if any(isinstance(part, History) and part.table == target for part in bundle.features.parts):
-            self._keys = KnownKeys(tables[target], self.schema.key, self.schema.label)
+            known = like.known_keys if like and target in unchanged else None
+            wanted = (self.schema.key, self.schema.label)
+            self.known_keys = known if known and known.of == wanted else KnownKeys(tables[target], *wanted)
         self._warm_up()
 
     @property
@@ -181,9 +189,9 @@ class ServedModel:
         )
 
     def _features(self, rows: Sequence[Sequence[Any]]) -> tuple[NDArray[np.float32], list[int | None]]:
-        plain = self._online.compute_plain(rows) if self._takes_plain else None
+        plain = self.online.compute_plain(rows) if self._takes_plain else None
         if plain is None:
-            frame, known_at = self._online.compute_at(rows)
+            frame, known_at = self.online.compute_at(rows)
             return self.schema.features.encode(frame), known_at
         return self.schema.features.encode_rows(plain[0]), plain[1]
 
@@ -219,8 +227,8 @@ class ServedModel:
         for change, new in zip(changes, counts, strict=True):
             if new:
                 if change.old is not None:
-                    self._online.forget(self.schema.table, change.old)
-                self._online.learn(self.schema.table, change.new)
+                    self.online.forget(self.schema.table, change.old)
+                self.online.learn(self.schema.table, change.new)
         return counts
 
     def knows(self, rows: Sequence[dict[str, Any]]) -> list[bool]:
@@ -228,13 +236,13 @@ class ServedModel:
 
         Where no history is over the prediction's table, no row needs to be learned.
         """
-        if self._keys is None or not rows:
+        if self.known_keys is None or not rows:
             return [True] * len(rows)
         key = {column: self._types[column] for column in self.schema.key}
         keys = [[row.get(column) for column in key] for row in rows]
         # A row may stem from an earlier bundle whose inputs had other types; it finds no key then.
         frame = pl.DataFrame(keys, schema=key, orient="row", strict=False)
-        return [bool(known) for known in self._keys.holds(frame)]
+        return [bool(known) for known in self.known_keys.holds(frame)]
 
 
 def answer_head(model: str, digest: str) -> bytes:
@@ -242,7 +250,9 @@ def answer_head(model: str, digest: str) -> bytes:
     return orjson.dumps({"model_name": model, "model_version": digest, "parameters": {"bundle": digest}})[:-1]
 
 
-def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -> ServedModel:
+def load_model(
+    workspace: Workspace, name: str, digest: str, trust: TrustRoot, *, like: ServedModel | None = None
+) -> ServedModel:
     """Load a bundle and make it ready to answer.
 
     Args:
@@ -250,6 +260,8 @@ def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -
         name: The model's name.
         digest: The bundle's digest.
         trust: The keys that are trusted.
+        like: A model that is loaded already, of the same workspace: what it knows of tables that have not changed
+            since is taken over.
 
     Raises:
         BundleError: if it is missing, tampered with, untrusted, or another model's.
@@ -268,6 +280,7 @@ def load_model(workspace: Workspace, name: str, digest: str, trust: TrustRoot) -
         {table: tables.read(table, version) for table, version in versions.items()},
         versions,
         open_concealer(workspace, bundle.contract.contract),
+        like,
     )
 
 
