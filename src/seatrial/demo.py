@@ -12,7 +12,6 @@ month's drift is drawn beside them, by the monitoring pipeline's own step: nothi
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ from typing import Any, Protocol
 
 import orjson
 import polars as pl
+import uvloop
 
 from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.contract.load import LoadedContract
@@ -269,7 +269,7 @@ class Traffic:
         departure = pl.col(str(self._loaded.contract.tables[self._loaded.contract.prediction.table].time))
         rows = self._rows.filter(departure >= month.start, departure < month.end)
         try:
-            self._result = asyncio.run(
+            self._result = uvloop.run(
                 replay(
                     self._loaded.contract,
                     rows,
