@@ -13,7 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,8 @@ TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 NO_TELEMETRY = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 """Environment in which MLflow is imported: it asks a server of its makers about itself otherwise."""
 DIGEST_TAG = "seatrial.digest"
+DATABASE = "mlflow.db"
+"""MLflow's file in a local workspace."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def tracking_uri(workspace: Workspace) -> str:
         raise RegistryError(
             "A workspace that is not a folder needs an MLflow server.", remedy=f"Set {TRACKING_VARIABLE}."
         )
-    return f"sqlite:///{workspace.folder / 'mlflow.db'}"
+    return f"sqlite:///{workspace.folder / DATABASE}"
 
 
 def _client(workspace: Workspace) -> MlflowClient:
@@ -88,7 +90,38 @@ def _client(workspace: Workspace) -> MlflowClient:
         os.environ.setdefault(variable, value)
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri(workspace))
+    uri = tracking_uri(workspace)
+    if TRACKING_VARIABLE not in os.environ and not (workspace.folder / DATABASE).exists():
+        _make_database(workspace.folder / DATABASE)
+    return MlflowClient(uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make MLflow's tables in a file that takes its name once it is whole.
+
+    MLflow makes them by dozens of migrations, each of which waits for the disk several times: 4 s, of which 3 are
+    waiting. Nobody else has the file yet, so it needs to be on the disk at the end alone. Of two that make it at
+    once the first to end wins.
+    """
+    from mlflow import MlflowClient
+    from sqlalchemy import Engine, event
+
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+
+    def hurry(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = MEMORY")
+
+    event.listen(Engine, "connect", hurry)
+    try:
+        MlflowClient(f"sqlite:///{partial}").search_registered_models(max_results=1)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            path.hardlink_to(partial)
+    finally:
+        event.remove(Engine, "connect", hurry)
+        partial.unlink(missing_ok=True)
 
 
 def register(
