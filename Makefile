@@ -17,9 +17,12 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## Print these commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-# What the pipelines' steps import, compiled on all cores at once; else each step that is the first to want a module
+# What the demonstration imports, compiled on all cores at once; else each step that is the first to want a module
 # compiles it, one after the other. uv does not compile, pip always has.
-COMPILED := alembic evidently matplotlib mlflow numpy optuna pandas pandera polars pydantic scipy skl2onnx sklearn sqlalchemy
+COMPILED := alembic anyio click codecarbon cryptography deltalake docker evidently fastapi fsspec google jinja2 joblib \
+    kfp kfp_server_api kubernetes litestar markdown_it matplotlib mlflow narwhals nltk numpy oauthlib onnx \
+    opentelemetry optuna pandas pandera polars pydantic pygments rapidfuzz requests rich ruamel scipy skl2onnx sklearn \
+    skops sqlalchemy sqlparse starlette typer urllib3 yaml
 
 setup: $(READY) ## Make a virtual environment from the hashed requirements
 
