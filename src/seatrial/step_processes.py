@@ -59,6 +59,9 @@ LATER = (
     "seatrial.steps.watching",
 )
 """Modules that steps use, in the order in which a training and a monitoring run use them."""
+ASKED = {"codecarbon": ("codecarbon.core.util", "detect_cpu_model")}
+"""What a step would ask the machine once it has imported a module, and whose answer its library keeps: the name of the
+processor takes a process of its own a second to find."""
 SETTINGS = {"_KFP_RUNTIME": "true"}
 """What ``kfp.local`` adds to a step's environment, so that kfp imports its executor alone."""
 
@@ -252,6 +255,10 @@ class _Parent:
 def _import(module: str) -> None:
     with suppress(ImportError):  # The step that wants it says so.
         importlib.import_module(module)
+        if module in ASKED:
+            place, function = ASKED[module]
+            with suppress(Exception):  # So does this.
+                getattr(importlib.import_module(place), function)()
 
 
 def _become(request_file: int, output: int) -> None:
