@@ -17,10 +17,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -30,19 +30,18 @@ from typing import Any, Protocol
 
 import orjson
 import polars as pl
-import uvloop
 
 from seatrial.bundle import load_bundle, open_trust_root
-from seatrial.contract.load import LoadedContract
 from seatrial.contract.schema import parse_duration
 from seatrial.data_tests import validate
 from seatrial.errors import SeatrialError, UsageError
 from seatrial.features import compute_features
 from seatrial.feedback import read_predictions
+from seatrial.live_traffic import SLOT, Traffic
 from seatrial.local_runs import LocalRun, StepEvent, run_locally
-from seatrial.model_check import check_model, load_features
+from seatrial.model_check import check_model
 from seatrial.promotion import read_pointer
-from seatrial.replay import PendingOutcome, ReplayResult, replay
+from seatrial.replay import ReplayResult
 from seatrial.report import drift_key, monitor_key, report_key
 from seatrial.sources import Period, ingest, read_source
 from seatrial.step_processes import StepProcesses
@@ -58,10 +57,8 @@ LIVE_MONTHS = ("2013-07", "2013-08", "2013-09", "2013-10", "2013-11", "2013-12")
 FEED = "weather"
 MARKER = ".seatrial-demo"
 START_SECONDS = 60.0
+LOOK_SECONDS = 0.1
 SHIP_SECONDS = 60.0
-SLOT = "1h"
-"""Traffic goes hour by hour: within the two hours before a departure no flight lands that is asked about."""
-CONCURRENCY = 16
 ROWS_TOGETHER = 100
 """Flights in a request after the first live month, in which each flight has a request of its own."""
 ASKED_BEFORE = timedelta(hours=2)
@@ -204,94 +201,22 @@ def _wait_for_address(process: subprocess.Popen[bytes], address: Path, log: Path
 
 def _wait_for_table(url: str, table: str, version: int) -> None:
     """Wait until the server's features know a table at this version or a later one."""
+    _wait_for(url, f"version {version} of {table}", lambda said: said["tables"].get(table, -1) >= version)
+
+
+def _wait_for_bundle(url: str, digest: str | None) -> None:
+    """Wait until the server answers by this bundle."""
+    _wait_for(url, f"the bundle {str(digest)[:12]}", lambda said: said["bundle"] == digest)
+
+
+def _wait_for(url: str, what: str, is_there: Callable[[dict[str, Any]], bool]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         with urllib.request.urlopen(f"{url}/v2/models/{MODEL}") as answer:  # noqa: S310 -- our own server's address
-            if orjson.loads(answer.read())["parameters"]["tables"].get(table, -1) >= version:
+            if is_there(orjson.loads(answer.read())["parameters"]):
                 return
-        time.sleep(0.1)
-    raise SeatrialError(f"The server did not take version {version} of {table} within {START_SECONDS:g} s.")
-
-
-class Traffic:
-    """Live traffic of one month after the other, in a thread of its own.
-
-    Args:
-        loaded: The model's contract.
-        rows: The rows of all months, with labels and label times.
-        url: The server's address.
-        narrator: Who tells how far it has come.
-    """
-
-    def __init__(self, loaded: LoadedContract, rows: pl.DataFrame, url: str, narrator: Narrator) -> None:
-        self._loaded = loaded
-        self._rows = rows
-        self.url = url
-        self._narrator = narrator
-        self._known_at = load_features(loaded).known_at
-        self._thread: threading.Thread | None = None
-        self._result: ReplayResult | None = None
-        self._error: BaseException | None = None
-        self._pending: list[PendingOutcome] = []
-        self._stop = threading.Event()
-        self.pause = 0.0
-        """Seconds between two slots of traffic."""
-
-    def start(self, month: str, rows_per_request: int) -> None:
-        """Begin a month: its requests hour by hour, each after the outcomes that were known by then."""
-        arguments = (Period.parse(month), rows_per_request)
-        self._thread = threading.Thread(target=self._run, args=arguments, daemon=True)
-        self._thread.start()
-
-    def finish(self) -> ReplayResult:
-        """Wait for the month's end.
-
-        Raises:
-            SeatrialError: if the traffic ended with an error.
-        """
-        self.pause = 0.0
-        assert self._thread is not None
-        while self._thread.is_alive():
-            self._thread.join(0.2)  # A join without a limit would keep Ctrl-C waiting.
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
-
-    def stop(self) -> None:
-        """End the traffic after the slot that is under way."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(10)
-
-    def _run(self, month: Period, rows_per_request: int) -> None:
-        assert self._known_at is not None
-        departure = pl.col(str(self._loaded.contract.tables[self._loaded.contract.prediction.table].time))
-        rows = self._rows.filter(departure >= month.start, departure < month.end)
-        try:
-            self._result = uvloop.run(
-                replay(
-                    self._loaded.contract,
-                    rows,
-                    self.url,
-                    known_at=self._known_at,
-                    slot=SLOT,
-                    rows_per_request=rows_per_request,
-                    concurrency=CONCURRENCY,
-                    end=month.end,
-                    pending=self._pending,
-                    on_progress=lambda _, done, total: self._progress(month.name, done, total),
-                )
-            )
-            self._pending = self._result.pending
-        except BaseException as error:  # noqa: BLE001 -- raised again in the thread that waits
-            self._error = error
-
-    def _progress(self, month: str, done: int, total: int) -> None:
-        if self._stop.is_set():
-            raise SeatrialError("The traffic was stopped.")
-        self._narrator.progress(month, done, total)
-        time.sleep(self.pause)  # Between two slots nothing is under way.
+        time.sleep(LOOK_SECONDS)
+    raise SeatrialError(f"The server did not take {what} within {START_SECONDS:g} s.")
 
 
 class Demo:
@@ -324,13 +249,11 @@ class Demo:
             SeatrialError: if a part of the loop failed.
         """
         started = time.perf_counter()
-        with self._processes:
-            self._train()
-            rows = read_source(self._loaded, self._loaded.contract.prediction.table)
-            self._feed_weather(self._months[0])
+        with self._processes, ThreadPoolExecutor(1) as beside:
+            rows = self._train(beside).result()
             with serving(self._workspace, MODEL, self._folder) as url:
                 self._narrator.note(f"serving at {url}")
-                self._go_live(Traffic(self._loaded, rows, url, self._narrator))
+                self._go_live(Traffic(self._loaded, rows, url, self._narrator.progress))
         self._compare_features()
         self.summary.seconds["total"] = time.perf_counter() - started
         content = orjson.dumps(asdict(self.summary), option=orjson.OPT_INDENT_2)
@@ -378,9 +301,17 @@ class Demo:
         finally:
             self._narrator.resume()
 
-    def _train(self) -> None:
+    def _train(self, beside: ThreadPoolExecutor) -> Future[pl.DataFrame]:
+        """Train the first model; return the flights to come, read while steps run that need one core alone."""
+        coming: list[Future[pl.DataFrame]] = []
+
+        def tell(event: StepEvent) -> None:
+            self._narrator.event(event)
+            if (event.step, event.kind) == ("train", "ended"):
+                coming.append(beside.submit(self._read_ahead))
+
         with self._stage("training", "January to June are history: train, judge, bundle, register"):
-            run = self._pipeline("training", HISTORY_UNTIL)
+            run = self._pipeline("training", HISTORY_UNTIL, tell)
         self.summary.seconds |= {f"training.{step}": seconds for step, seconds in run.seconds.items()}
         found = read_json(str(run.folder / "gates" / "found"))
         metrics = found["evaluation"]["metrics"]
@@ -401,6 +332,11 @@ class Demo:
                 "The first model did not pass its gates.",
                 remedy=f"Look at {self.summary.reports['training']}",
             )
+        return coming[0]
+
+    def _read_ahead(self) -> pl.DataFrame:
+        self._feed_weather(self._months[0])
+        return read_source(self._loaded, self._loaded.contract.prediction.table)
 
     def _live(self, traffic: Traffic) -> None:
         self._narrator.stage(f"{self._months[0]} arrives as live traffic: a request for each flight")
@@ -409,11 +345,13 @@ class Demo:
             month = Month(name)
             with self._stage(f"{name}.live", ""):
                 version = self._feed_weather(following) if following else 0
-                self._end_of(month, traffic.finish())
-            if following:
-                # Traffic never stops: the next month begins while this one is looked at.
-                _wait_for_table(traffic.url, FEED, version)
-                traffic.start(following, ROWS_TOGETHER)
+                result = traffic.finish()
+                if following:
+                    # Traffic never stops: the next month begins while this one is looked at.
+                    _wait_for_table(traffic.url, FEED, version)
+                    self._pace(traffic, name)
+                    traffic.start(following, ROWS_TOGETHER)
+                self._end_of(month, result)
             with self._stage(
                 f"{name}.monitoring", f"{name} is over: take its data in, and look at what was live"
             ):
@@ -466,18 +404,18 @@ class Demo:
                 )
             time.sleep(0.2)
 
-    def _look_back(self, month: Month, traffic: Traffic) -> None:
-        start, end = self._window(month.name)
+    def _pace(self, traffic: Traffic, month: str) -> None:
+        """Let traffic take its time if another model may be trained once this month is over."""
+        start, end = self._window(month)
         resting = cool_down_until(self._loaded.contract.triggers, trigger_log(self._workspace, MODEL))
-        may_train = resting is None or resting <= end
-        pause = PACE * self.summary.seconds["training"] * (parse_duration(SLOT) / (end - start))
+        traffic.is_held = resting is None or resting <= end
+        seconds = PACE * self.summary.seconds["training"] * (parse_duration(SLOT) / (end - start))
+        traffic.pause = seconds if traffic.is_held else 0.0
 
-        def tell(event: StepEvent) -> None:
-            traffic.pause = pause if may_train else 0.0
-            self._narrator.event(event)
-
+    def _look_back(self, month: Month, traffic: Traffic) -> None:
+        start, _ = self._window(month.name)
         before = read_pointer(self._workspace, ENVIRONMENT, MODEL)
-        run = self._pipeline("monitoring", month.name, tell, start=start.isoformat(), draw_drift=False)
+        run = self._pipeline("monitoring", month.name, start=start.isoformat(), draw_drift=False)
         result = read_json(str(run.folder / "monitor" / "result"))
         month.verdicts = {
             v["check"]: {key: v[key] for key in ("outcome", "value", "bound")} for v in result["verdicts"]
@@ -494,6 +432,8 @@ class Demo:
         if month.retrained:
             reports[f"retraining {month.name}"] = address(report_key(MODEL, run.name))
             month.challenger = self._challenger(run, before.digest)
+            _wait_for_bundle(traffic.url, read_pointer(self._workspace, ENVIRONMENT, MODEL).digest)
+        traffic.is_held = False
 
     def _draw(self, run: LocalRun) -> subprocess.Popen[bytes]:
         """Begin to draw the drift of a run's window."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
@@ -91,8 +91,8 @@ class ReplayResult:
         return self.latency(0.99)
 
 
-Progress = Callable[[datetime, int, int], None]
-"""Called after each slot with the simulated time, the rows done and all rows."""
+Progress = Callable[[datetime, int, int], Awaitable[None]]
+"""Waited for after each slot, while nothing is under way: with the simulated time, the rows done and all rows."""
 
 
 async def replay(
@@ -128,7 +128,7 @@ async def replay(
             Without it, none are.
         pending: Outcomes of an earlier period that were not known at its end.
         concurrency: Most requests on their way at once.
-        on_progress: Called after each slot.
+        on_progress: Waited for after each slot.
 
     Returns:
         What was done. A row without a label never has an outcome.
@@ -150,7 +150,7 @@ async def replay(
             await asyncio.gather(*(run.send_rows(slot_rows.part(i, rows_per_request)) for i in firsts))
             done += group.height
             if on_progress is not None:
-                on_progress(instant, done, rows.height)
+                await on_progress(instant, done, rows.height)
         if end is not None:
             await run.send_outcomes(end - timedelta(microseconds=1))
     run.result.pending = sorted(run.waiting)
