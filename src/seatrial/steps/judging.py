@@ -288,11 +288,18 @@ def measure_latency(
     session = open_session(onnx)
     kinds = {column.name: TYPES[column.type] for column in schema.inputs}
     online = OnlineFeatures(features, tables, kinds, use=schema.features.names)
+    takes_plain = schema.features.takes_plain(online.compute([]))
     requests = list(test.inputs.tail(LATENCY_PREDICTIONS).iter_rows())
+
+    def encode(request: tuple[Any, ...]) -> NDArray[np.float32]:
+        plain = online.compute_plain([request]) if takes_plain else None
+        if plain is None:
+            return schema.features.encode(online.compute([request]))
+        return schema.features.encode_rows(plain[0])
 
     def milliseconds(request: tuple[Any, ...]) -> float:
         started = time.perf_counter()
-        predict_probabilities(session, schema.features.encode(online.compute([request])))
+        predict_probabilities(session, encode(request))
         return (time.perf_counter() - started) * 1000
 
     for request in requests[:10]:
