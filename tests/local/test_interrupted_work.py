@@ -62,8 +62,8 @@ def test_ingest_killed_at_every_write_to_the_store(tmp_path: Path) -> None:
     found = kills("ingest", tmp_path, "writes")
 
     assert all(kill["killed"] for kill in found)
-    # Two tables and their four batches, in two layers; what was tested of each table; and the end.
-    assert len(found) == (2 + 4) * 2 + 2 + 1
+    # Two tables and their four batches, in two layers; the digests; what was tested of each table; and the end.
+    assert len(found) == (2 + 4) * 2 + 1 + 2 + 1
     _check_tables(found)
     assert len({json.dumps(kill["between"]) for kill in found}) == 4 * 2 + 1  # At every stage of the work.
 

@@ -13,8 +13,9 @@ from seatrial.errors import SourceError, UsageError
 from seatrial.model_code import load_model_code
 from seatrial.sources.conform import NOT_A, PROBLEMS, conform
 from seatrial.sources.files import read_raw
+from seatrial.sources.known_digests import KnownDigests
 from seatrial.sources.period import Period
-from seatrial.tables import BatchResult, Tables, digest_of
+from seatrial.tables import BatchResult, Tables
 from seatrial.workspace import Workspace
 
 WHOLE = "all"
@@ -67,17 +68,20 @@ def ingest(
         there = list(raw.batches(name))
         found = _batches(loaded, name, wanted, until or datetime.now(UTC), there)
         arrived.extend((name, batch, rows) for batch, rows in found)
-    return [
+    digests = KnownDigests(workspace, loaded.contract.name)
+    written = [
         raw.write(
             name,
             rows,
             batch=batch,
-            digest=digest_of(rows),
+            digest=digests.of(name, batch, rows),
             facts={"source": _described(loaded.contract.tables[name].source)},
             replace=replace or wanted is None or batch in (WHOLE, UNDATED),
         )
         for name, batch, rows in arrived
     ]
+    digests.keep()
+    return written
 
 
 def _batches(
