@@ -2,8 +2,9 @@
 
 Hyper-parameters are searched by optuna's tree-structured Parzen estimator (Bergstra et al. 2011)
 on the newest training rows and judged on the validation rows, which come after them in time. The
-candidates do not know of each other, so each is tuned in a thread of its own, as far as there are
-cores. The winner is then fitted on training and validation rows together; the test rows stay unseen.
+candidates do not know of each other, and the first trials of a search not either, so they are made beside each other,
+as far as there are cores. The winner is then fitted on training and validation rows together; the test rows stay
+unseen.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from seatrial.training.candidates import import_estimators, make_estimator
 from seatrial.training.dataset import Dataset
 
 Progress = Callable[[str], None]
+RANDOM_TRIALS = 10
+"""The first trials of a search, which are drawn at random: none waits for another (optuna's own number)."""
 HIGHER_IS_BETTER = ("roc_auc", "average_precision")
 ROWS_PER_THREAD = 250_000
 """Rows of a fit for each of its threads: 110,000 take 8 s in one thread, and 41 to 64 s in two on a busy machine."""
@@ -44,7 +47,7 @@ class CandidateResult:
         metrics: Its metrics on the validation rows, fitted with the best parameters.
         parameters: The best parameters found.
         trials: For each trial its parameters, score and seconds.
-        seconds: Wall-clock time of tuning and fitting, beside the other candidates.
+        seconds: Time of its trials and its fit, beside those of the other candidates.
         chosen: Whether it was chosen.
     """
 
@@ -161,6 +164,23 @@ def choose(results: list[CandidateResult], metric: Metric, margin: float) -> int
 
 
 @dataclass(frozen=True)
+class _Search:
+    """A search for a candidate's parameters, and its first trials.
+
+    Attributes:
+        candidate: The candidate.
+        study: The search as optuna knows it.
+        asked: The first trials as optuna knows them; none if there is nothing to search.
+        tried: What each of them tries.
+    """
+
+    candidate: Candidate
+    study: Any
+    asked: list[Any]
+    tried: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class _Searched:
     """What the search for a candidate's parameters found.
 
@@ -168,13 +188,11 @@ class _Searched:
         parameters: The best ones; none if there is nothing to search.
         trials: For each trial its parameters, score and seconds.
         score: The best trial's; None without a trial.
-        seconds: Wall-clock time.
     """
 
     parameters: dict[str, Any]
     trials: list[dict[str, Any]]
     score: float | None
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -197,9 +215,12 @@ class _Tuning:
         candidates, results = contract.candidates, list[tuple[CandidateResult, float]]()
         cores = len(os.sched_getaffinity(0))
         with ThreadPoolExecutor(cores) as threads:
-            # First in, first out: whatever waits for a search here waits for one that has begun.
-            searches = [threads.submit(self._search, candidate) for candidate in candidates]
-            judged = [threads.submit(self._judge, *each) for each in zip(candidates, searches, strict=True)]
+            # First in, first out: whatever waits here waits for what has begun.
+            searches: list[Future[_Searched]] = []
+            judged: list[Future[tuple[CandidateResult, float]]] = []
+            for search, first in self._try_first(threads):
+                searches.append(threads.submit(self._finish, search, first))
+                judged.append(threads.submit(self._judge, search.candidate, searches[-1]))
             ahead = threads.submit(self._fit_leader, searches) if cores > 1 else None
             for future in judged:
                 results.append(future.result())
@@ -210,6 +231,18 @@ class _Tuning:
             estimator = self._fit(candidates[place], results[place][0].parameters, self.everything)
         return place, results, estimator
 
+    def _try_first(self, threads: ThreadPoolExecutor) -> list[tuple[_Search, list[Future[dict[str, Any]]]]]:
+        """Begin the first trials of all candidates, in turns, so that neither the short nor the long ones come last."""
+        begun = [
+            (self._begin(candidate), list[Future[dict[str, Any]]]())
+            for candidate in self.loaded.contract.candidates
+        ]
+        for number in range(RANDOM_TRIALS):
+            for search, first in begun:
+                if number < len(search.tried):
+                    first.append(threads.submit(self._try, search.candidate, search.tried[number]))
+        return begun
+
     def _tell(self, result: CandidateResult, progress: Progress) -> None:
         metric = self.loaded.contract.selection.metric
         progress(
@@ -217,40 +250,48 @@ class _Tuning:
             f"rows, {len(result.trials)} trials, {result.seconds:.1f} s"
         )
 
-    def _search(self, candidate: Candidate) -> _Searched:
-        if not candidate.search:
-            return _Searched({}, [], None, 0.0)
+    def _begin(self, candidate: Candidate) -> _Search:
+        """Say what the first trials try, which does not depend on how any of them does."""
         import optuna
 
-        contract = self.loaded.contract
-        started = time.perf_counter()
-        trials: list[dict[str, Any]] = []
-        newest = slice(-contract.tuning.sample_rows, None)
-        sample = _Rows(self.fit_on.matrix[newest], self.fit_on.labels[newest])
-
-        def objective(trial: optuna.Trial) -> float:
-            parameters = {name: _suggest(trial, name, search) for name, search in candidate.search.items()}
-            begun = time.perf_counter()
-            value = self._score(candidate, parameters, sample)[0][contract.selection.metric]
-            seconds = time.perf_counter() - begun
-            trials.append({"parameters": parameters, "score": value, "seconds": round(seconds, 3)})
-            return value
-
+        tuning, selection = self.loaded.contract.tuning, self.loaded.contract.selection
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        higher = contract.selection.metric in HIGHER_IS_BETTER
         study = optuna.create_study(
-            direction="maximize" if higher else "minimize",
-            sampler=optuna.samplers.TPESampler(seed=contract.tuning.seed),
+            direction="maximize" if selection.metric in HIGHER_IS_BETTER else "minimize",
+            sampler=optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=tuning.seed),
         )
-        study.optimize(objective, n_trials=contract.tuning.trials)
-        best = study.best_trial
-        return _Searched(dict(best.params), trials, best.value, time.perf_counter() - started)
+        asked = [study.ask() for _ in range(min(tuning.trials, RANDOM_TRIALS) if candidate.search else 0)]
+        return _Search(candidate, study, asked, [_suggest_all(trial, candidate) for trial in asked])
+
+    def _try(self, candidate: Candidate, parameters: dict[str, Any]) -> dict[str, Any]:
+        newest = slice(-self.loaded.contract.tuning.sample_rows, None)
+        sample = _Rows(self.fit_on.matrix[newest], self.fit_on.labels[newest])
+        begun = time.perf_counter()
+        value = self._score(candidate, parameters, sample)[0][self.loaded.contract.selection.metric]
+        return {"parameters": parameters, "score": value, "seconds": round(time.perf_counter() - begun, 3)}
+
+    def _finish(self, search: _Search, first: list[Future[dict[str, Any]]]) -> _Searched:
+        """Take in how the first trials did, and make those that learn from them."""
+        trials: list[dict[str, Any]] = []
+        for trial, future in zip(search.asked, first, strict=True):
+            trials.append(future.result())
+            search.study.tell(trial, trials[-1]["score"])
+        if not trials:
+            return _Searched({}, [], None)
+
+        def objective(trial: Any) -> float:
+            trials.append(self._try(search.candidate, _suggest_all(trial, search.candidate)))
+            return float(trials[-1]["score"])
+
+        search.study.optimize(objective, n_trials=self.loaded.contract.tuning.trials - len(trials))
+        best = search.study.best_trial
+        return _Searched(dict(best.params), trials, best.value)
 
     def _judge(self, candidate: Candidate, search: Future[_Searched]) -> tuple[CandidateResult, float]:
         found = search.result()
         started = time.perf_counter()
         metrics, threshold = self._score(candidate, found.parameters, self.fit_on)
-        seconds = found.seconds + time.perf_counter() - started
+        seconds = time.perf_counter() - started + sum(trial["seconds"] for trial in found.trials)
         result = CandidateResult(
             candidate.name, candidate.complexity, metrics, found.parameters, found.trials, seconds
         )
@@ -293,6 +334,10 @@ class _Tuning:
                 f"The candidate {candidate.name!r} cannot be fitted: {str(error).splitlines()[0]}.",
                 remedy="Check its parameters and encoding in the contract.",
             ) from error
+
+
+def _suggest_all(trial: Any, candidate: Candidate) -> dict[str, Any]:
+    return {name: _suggest(trial, name, search) for name, search in candidate.search.items()}
 
 
 def _suggest(trial: Any, name: str, search: Search) -> Any:
