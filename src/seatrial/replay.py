@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
+import aiohttp
 import numpy as np
 import orjson
 import polars as pl
 
 from seatrial.contract.schema import Contract, parse_duration
 from seatrial.errors import UsageError
-from seatrial.json_client import JsonClient
 
 CONCURRENCY = 8
 OUTCOMES_PER_CALL = 1_000
@@ -137,8 +136,10 @@ async def replay(
         UsageError: if the server cannot be reached.
     """
     started = time.perf_counter()
-    async with _client(url, concurrency) as client:
-        run = _Replay(contract, url, client, list(pending))
+    timeout = aiohttp.ClientTimeout(total=60)
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        run = _Replay(contract, f"{url.rstrip('/')}/v2/models/{contract.name}", session, list(pending))
         await run.check()
         prepared, length = run.prepare(rows, known_at, slot), parse_duration(slot)
         done = 0
@@ -156,15 +157,6 @@ async def replay(
     run.result.pending = sorted(run.waiting)
     run.result.seconds = time.perf_counter() - started
     return run.result
-
-
-def _client(url: str, concurrency: int) -> JsonClient:
-    try:
-        return JsonClient(url, concurrency)
-    except ValueError as error:
-        raise UsageError(
-            f"The server cannot be used: {error}", remedy="Give its address, such as http://127.0.0.1:8080."
-        ) from None
 
 
 @dataclass(frozen=True)
@@ -186,25 +178,24 @@ class _Replay:
     """One replay: the outcomes that wait for their time, and the result so far."""
 
     def __init__(
-        self, contract: Contract, url: str, client: JsonClient, pending: list[PendingOutcome]
+        self, contract: Contract, address: str, session: aiohttp.ClientSession, pending: list[PendingOutcome]
     ) -> None:
         self.result = ReplayResult()
         self.waiting = pending
         heapq.heapify(self.waiting)
         self._contract = contract
         self._table = contract.tables[contract.prediction.table]
-        self._address = f"{url.rstrip('/')}/v2/models/{contract.name}"
-        self._path = urlsplit(self._address).path
-        self._client = client
+        self._address = address
+        self._session = session
 
     async def check(self) -> None:
         try:
-            status, body = await self._client.ask("GET", self._path)
-            if status == HTTPStatus.OK:
-                return
-            said = body[:200].decode(errors="replace")
-        except OSError as error:
-            said = str(error) or type(error).__name__
+            async with self._session.get(self._address) as answer:
+                if answer.status == HTTPStatus.OK:
+                    return
+                said = (await answer.text())[:200]
+        except (aiohttp.ClientError, TimeoutError) as error:
+            said = str(error)
         raise UsageError(
             f"The server at {self._address} cannot be used: {said}", remedy="Start it: seatrial serve MODEL"
         )
@@ -281,13 +272,17 @@ class _Replay:
             heapq.heappush(self.waiting, outcome)
 
     async def _post(self, what: str, content: Any, *, accepted: tuple[int, ...]) -> dict[str, Any] | None:
+        headers = {"content-type": "application/json"}
         try:
-            status, body = await self._client.ask("POST", f"{self._path}/{what}", orjson.dumps(content))
-            if status in accepted:
-                said: dict[str, Any] = orjson.loads(body)
-                return said
-            problem = f"{status}: {body[:200].decode(errors='replace')}"
-        except OSError as error:
+            async with self._session.post(
+                f"{self._address}/{what}", data=orjson.dumps(content), headers=headers
+            ) as answer:
+                body = await answer.read()
+                if answer.status in accepted:
+                    said: dict[str, Any] = orjson.loads(body)
+                    return said
+                problem = f"{answer.status}: {body[:200].decode(errors='replace')}"
+        except (aiohttp.ClientError, TimeoutError) as error:
             problem = f"{type(error).__name__}: {error}"
         self.result.failures += 1
         self.result.errors += [problem] if len(self.result.errors) < KEPT_ERRORS else []
