@@ -205,9 +205,17 @@ class NotOurClusterError(ClusterError):
 
 
 class ToolError(SeatrialError):
-    """A command that the cluster part needs (helm, kind, kubectl, docker or podman) is missing or failed."""
+    """A command that the cluster part needs (helm, kind, kubectl, docker or podman) is missing or failed.
+
+    Attributes:
+        said: All that it said, of which the message has the end; empty where it did not run.
+    """
 
     exit_code = 20
+
+    def __init__(self, message: str, *, remedy: str = "", said: str = "") -> None:
+        super().__init__(message, remedy=remedy)
+        self.said = said
 
 
 class RunError(SeatrialError):

@@ -1,7 +1,7 @@
 """Stands where kubectl would: what is applied is kept in a folder, and is what the cluster then has.
 
 What is asked first, as by ``--dry-run=server``, is refused with the words of the file ``refusals`` where it has some.
-While the file ``stuck`` is there, no pod comes up.
+While the file ``stuck`` is there, no pod comes up; while ``away`` is, nothing can be applied.
 Kustomizations are made by kubectl itself, which is no matter of a cluster. The API's own defaults are not added.
 """
 
@@ -35,6 +35,8 @@ def answer(words: list[str]) -> str:
     if "apply" in words:
         asked = "--dry-run=server" in words
         refusals = FOLDER / "refusals"
+        if not asked and (FOLDER / "away").exists():
+            sys.exit("error: the server doesn't answer")
         kept = FOLDER / "asked" if asked else applied
         shutil.rmtree(kept, ignore_errors=True)
         shutil.copytree(words[-1], kept)

@@ -393,10 +393,12 @@ def rollback(
     from seatrial.promotion.environment import open_environment
 
     signer = None if key is None else read_signer(key)
-    first = partial(check_manifests, open_environment(env), context) if context else None
+    cluster = (open_environment(env), context)
+    first = partial(check_manifests, *cluster) if context else None
+    said: list[str] = []
+    then = (lambda files: said.append(apply_manifests(*cluster, files))) if context else None
     name = _model_name(model)
-    done = roll_back(name, env, to=to, reason=reason, signer=signer, first=first)
-    applied = apply_manifests(open_environment(env), context, done.files) if context else ""
+    done = roll_back(name, env, to=to, reason=reason, signer=signer, first=first, then=then)
     if as_json:
         print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})
     else:
@@ -406,7 +408,7 @@ def rollback(
         )
         if done.branch is not None:
             console.print(f"Git says so on the branch [bold]{done.branch.name}[/]: merge it.")
-        if applied:
-            console.print(applied.rstrip(), markup=False)
+        for line in said[-1:]:
+            console.print(line.rstrip(), markup=False)
     if context:
         wait_for_pods(open_environment(env), [name], context)

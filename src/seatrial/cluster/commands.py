@@ -179,6 +179,7 @@ def failure(command: str, arguments: tuple[str, ...], code: int, said: str) -> T
     return ToolError(
         f"`{shown(command, arguments)}` failed ({code}): " + "\n".join(lines[-_SHOWN_LINES:]),
         remedy="It is a command like any other: run it by hand to see more.",
+        said=said,
     )
 
 

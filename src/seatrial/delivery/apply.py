@@ -99,7 +99,7 @@ def check_manifests(
         try:
             run("kubectl", *asked, "-k", str(folder), seconds=SECONDS)
         except ToolError as error:
-            refused = _FORBIDDEN.findall(error.message)
+            refused = _FORBIDDEN.findall(error.said)
             if not refused:
                 raise
             raise ClusterError(

@@ -4,9 +4,9 @@ A roll-back wants no gates, and nobody is waited for: what it returns to had its
 environment wants approvals, the one person who rolls back signs it. It is one append to the
 record, and the change of git that says the same is written on a branch and into the files that
 `kubectl apply -k` takes. Until git is in step, nothing moves forward again by itself: what git says
-follows an older move, and is refused. A roll-back that was killed before git was told is finished by
-the same command; only then does the next one go back further. While a bundle is rolled out, the way back
-is to the one that serves: the candidate is taken back, and what is served stays.
+follows an older move, and is refused. A roll-back that was killed before git was told, or a cluster before
+it, is finished by the same command; only then does the next one go back further. While a bundle is rolled
+out, the way back is to the one that serves: the candidate is taken back, and what is served stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seatrial.bundle import Signer, load_bundle
+from seatrial.bundle import Bundle, Signer, load_bundle
 from seatrial.bundle.store import find_bundle
 from seatrial.delivery.declared import Declared, bundle_file, changed_files, read_declared
 from seatrial.delivery.git import Branch, repository_of, write_branch
@@ -34,7 +34,10 @@ from seatrial.promotion.pointer import (
     read_pointer,
 )
 from seatrial.record_log import Record
+from seatrial.workspace import Workspace
 
+Told = Callable[[dict[Path, bytes]], object]
+"""Is told of a roll-back, by the files that say so."""
 GUARDS = "guards"
 """Key of a record for what the guards of a roll-out found."""
 _SHOWN = 12
@@ -69,7 +72,8 @@ def roll_back(
     guards: list[dict[str, Any]] | None = None,
     expected: Pointer | None = None,
     git: bool = True,
-    first: Callable[[dict[Path, bytes]], object] | None = None,
+    first: Told | None = None,
+    then: Told | None = None,
 ) -> RolledBack:
     """Let an environment serve the bundle that it served before, or take a candidate back.
 
@@ -83,6 +87,8 @@ def roll_back(
         expected: What the environment served and tried when it was decided; without it, what it does now.
         git: Whether git is told; if not, whoever reconciles in a clone next tells it.
         first: Is given the files that will say so, by their paths, before anything is moved, and may refuse.
+        then: Is given them when it is moved, before git is told, as to tell a cluster. Where it fails, the same
+            command does it again.
 
     Raises:
         UsageError: if there is none to return to, or it was never served there.
@@ -98,7 +104,7 @@ def roll_back(
     records = pointer_log(workspace, name, model).all()
     moves = [record for record in records if is_move(record.content)]
     tried = expected.stage.digest if expected.stage else None
-    if not to and not tried and (untold := _finish(environment, model, moves)) is not None:
+    if not to and not tried and (untold := _finish(environment, model, moves, then)) is not None:
         return untold
     if to:
         digest: str | None = find_bundle(workspace, to)
@@ -110,13 +116,7 @@ def roll_back(
             "so there is none to return to.",
             remedy=f"See what was served: seatrial history {model} --env {name}",
         )
-    try:
-        bundle = load_bundle(workspace, digest, environment.open_trust_root())
-    except BundleError as error:
-        raise BundleError(
-            f"{name} cannot return to bundle {digest[:_SHOWN]}: {error.message}",
-            remedy="Copy its files back from the store of the environment that it came from.",
-        ) from None
+    bundle = _load(environment, workspace, digest)
     previous = tried or expected.digest
     content: dict[str, Any] = {"kind": ROLL_BACK, "digest": digest, "previous": previous, "reason": reason}
     if guards is not None:
@@ -127,8 +127,20 @@ def roll_back(
     if first is not None:
         first(_files(environment, model, declared))
     pointer = move(workspace, name, model, content, expected=expected)
+    if then is not None:
+        then(_files(environment, model, declared))
     branch, files = _tell_git(environment, model, declared, reason) if git else (None, {})
     return RolledBack(digest, previous, pointer.generation, branch, files)
+
+
+def _load(environment: EnvironmentFolder, workspace: Workspace, digest: str) -> Bundle:
+    try:
+        return load_bundle(workspace, digest, environment.open_trust_root())
+    except BundleError as error:
+        raise BundleError(
+            f"{environment.name} cannot return to bundle {digest[:_SHOWN]}: {error.message}",
+            remedy="Copy its files back from the store of the environment that it came from.",
+        ) from None
 
 
 def _signature(
@@ -163,14 +175,18 @@ def tell_git_if_untold(environment: EnvironmentFolder, model: str, *, by_guard: 
     return _finish(environment, model, [record])
 
 
-def _finish(environment: EnvironmentFolder, model: str, moves: list[Record]) -> RolledBack | None:
-    """Tell git of a roll-back that was killed before it could; None where there is none such."""
+def _finish(
+    environment: EnvironmentFolder, model: str, moves: list[Record], then: Told | None = None
+) -> RolledBack | None:
+    """Tell git, and who hears of it before, of a roll-back that was killed before that; None where there is none."""
     if not moves or moves[-1].content.get("kind") != ROLL_BACK:
         return None
     said = moves[-1].content
     declared = Declared(said["digest"], said["follows"])
     if read_declared(environment, model) == declared:
         return None
+    if then is not None:
+        then(_files(environment, model, declared))
     branch, files = _tell_git(environment, model, declared, said["reason"])
     if branch is None or not branch.new:
         return None

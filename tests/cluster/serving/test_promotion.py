@@ -64,7 +64,7 @@ def into_production(harbour: Harbour, world: World, person: str) -> float:
     at_store(world, lambda: harbour.approve("production", person, proposal.digest))
     began = time.monotonic()
     at_store(world, lambda: reconcile("production"))
-    apply_manifests(open_environment("production"), CONTEXT)
+    applied(world)
     rolled_out(world)
     return time.monotonic() - began
 
@@ -76,6 +76,11 @@ def at_store(world: World, work: Callable[[], T]) -> T:
             return work()
     with world.workspace():
         return work()
+
+
+def applied(world: World) -> None:
+    """Hand production's manifests to the cluster, with what is recorded."""
+    at_store(world, lambda: apply_manifests(open_environment("production"), CONTEXT))
 
 
 def rolled_out(world: World) -> None:
@@ -114,7 +119,7 @@ def test_into_production_and_back_under_load(harbour: Harbour, world: World) -> 
         seconds.append(into_production(harbour, world, "bob"))
         began = time.monotonic()
         back = at_store(world, lambda: return_to(harbour, first))
-        apply_manifests(open_environment("production"), CONTEXT, back.files)
+        applied(world)
         rolled_out(world)
         seconds.append(time.monotonic() - began)
         served_by(clients, [first, second])
@@ -123,8 +128,9 @@ def test_into_production_and_back_under_load(harbour: Harbour, world: World) -> 
     harbour.merge(back.branch.name)
     assert findings(world) == []
     world.run("set", "env", DEPLOYMENT, f"BUNDLE={second}")
+    rolled_out(world)
     (found,) = findings(world)
     assert found.what == "served"
     assert f"BUNDLE of server {second[:12]}; by the record it is {first[:12]}" in found.message
-    apply_manifests(open_environment("production"), CONTEXT)
+    applied(world)
     wait_until(lambda: not findings(world), "the manifests to count again", 60)

@@ -27,17 +27,25 @@ from support.harbour import MODEL, Harbour
 
 CONTEXT = "some-cluster"
 SUPPORT = Path(__file__).parents[2] / "support"
-REFUSALS = """\
+FORBIDDEN = [
+    f'{kind} "{name}" is forbidden: User "visitor" cannot patch resource "{kind.partition(".")[0]}" in API group '
+    f'"{kind.partition(".")[2]}" in the namespace "staging"'
+    for kind, name in (
+        ("configmaps", "ferry-bundle"),
+        ("deployments.apps", "ferry"),
+        ("poddisruptionbudgets.policy", "ferry"),
+    )
+]
+REFUSALS = "\n".join(
+    f"""\
 Error from server (Forbidden): error when applying patch:
-{"data":{"bundle.yaml":"..."}}
+{{"metadata":{{"annotations":{{"kubectl.kubernetes.io/last-applied-configuration":"..."}}}}}}
 to:
-Resource: "/v1, Resource=configmaps", GroupVersionKind: "/v1, Kind=ConfigMap"
-Name: "ferry-bundle", Namespace: "staging"
-for: "/tmp/x/staging": error when patching "/tmp/x/staging": configmaps "ferry-bundle" is forbidden: User "visitor" \
-cannot patch resource "configmaps" in API group "" in the namespace "staging"
-Error from server (Forbidden): error when applying patch: deployments.apps "ferry" is forbidden: User "visitor" cannot \
-patch resource "deployments" in API group "apps" in the namespace "staging"
-"""
+Resource: "...", GroupVersionKind: "..."
+Name: "...", Namespace: "staging"
+for: "/tmp/x/staging": error when patching "/tmp/x/staging": {refusal}"""
+    for refusal in FORBIDDEN
+)
 
 
 @dataclass(frozen=True)
@@ -137,9 +145,7 @@ def test_every_right_that_is_missing_is_named(harbour: Harbour, cluster: Cluster
 
     assert refused.value.exit_code == 18
     assert refused.value.message == (
-        'The user of some-cluster may not change staging there: configmaps "ferry-bundle" is forbidden: User "visitor" '
-        'cannot patch resource "configmaps" in API group "" in the namespace "staging"; deployments.apps "ferry" is '
-        'forbidden: User "visitor" cannot patch resource "deployments" in API group "apps" in the namespace "staging"'
+        f"The user of {CONTEXT} may not change staging there: {'; '.join(FORBIDDEN)}"
     )
 
 
@@ -239,6 +245,29 @@ def test_pods_that_do_not_come_up_are_an_error(
     assert command("reconcile", "staging") == 18
     assert command("rollback", MODEL, "--env", "staging") == 18
     assert harbour.served("staging") == first
+
+
+def test_a_roll_back_goes_on_when_the_cluster_was_away(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """The same command tells the cluster, then git, and goes back no further than it was meant to."""
+    for digest in harbour.digests:
+        harbour.train(digest)
+        merged(harbour, "staging")
+        assert command("reconcile", "staging") == 0
+    away = cluster.folder / "away"
+    away.touch()
+    assert command("rollback", MODEL, "--env", "staging") == 20
+    assert harbour.served("staging") == harbour.digests[0]
+    assert f"value: {harbour.digests[1]}" in cluster.bundle()
+    away.unlink()
+
+    assert command("rollback", MODEL, "--env", "staging") == 0
+
+    assert harbour.served("staging") == harbour.digests[0]
+    assert f"value: {harbour.digests[0]}" in cluster.bundle()
+    harbour.merge(f"rollback/staging/{MODEL}/{harbour.digests[0][:12]}")
+    assert audit("staging", context=CONTEXT).findings == []
 
 
 def test_one_model_that_is_refused_does_not_keep_another(
