@@ -2,7 +2,8 @@
 
 It only reads, so whoever audits needs no right to change anything. What the API server adds by itself, such as
 defaults and status, is no difference. What somebody added is one wherever lists and maps are git's alone to fill:
-containers, variables, volumes, keys of ConfigMaps, selectors, resources. Which bundle is served is not
+containers, variables, volumes, keys of ConfigMaps, selectors, resources; and a switch that somebody turned on, such as
+`suspend`, `paused` or `hostNetwork`. Which bundle is served is not
 compared here: that is the record's to say. Where git is ahead of it, for an approval is waited for, or behind, after a
 roll-back, what is compared is what would be applied.
 """
@@ -24,6 +25,8 @@ from seatrial.promotion.environment import EnvironmentFolder
 MODEL_LABEL = "seatrial.io/model"
 _FILLED_BY_GIT = frozenset({"data", "limits", "matchLabels", "requests", "selector"})
 """Maps that nobody but git adds a key to."""
+_TRUE_BY_DEFAULT = frozenset({"allocateLoadBalancerNodePorts", "enableServiceLinks"})
+"""Switches that the API turns on by itself; all others are off where nobody says anything."""
 _MISSING = object()
 _LONGEST = 120
 
@@ -118,8 +121,10 @@ def _compare(
     elif isinstance(wanted, dict) and isinstance(found, dict):
         for key, value in wanted.items():
             yield from _compare(value, found.get(key, _MISSING), (*place, key))
-        if whole or (place and place[-1] in _FILLED_BY_GIT):
-            yield from (((*place, key), _MISSING, found[key]) for key in found.keys() - wanted.keys())
+        filled = whole or (bool(place) and place[-1] in _FILLED_BY_GIT)
+        for key in sorted(found.keys() - wanted.keys()):
+            if filled or (found[key] is True and key not in _TRUE_BY_DEFAULT):
+                yield (*place, key), _MISSING, found[key]
     elif wanted != found and not (found is _MISSING and wanted in ({}, [], None, "")):
         yield place, wanted, found
 
