@@ -7,11 +7,13 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
 import pytest
 from tests.cluster.serving.conftest import load
+from tests.cluster.serving.test_serving_models import BARE_SECONDS, bare_seconds
 from tests.local.serving.conftest import Ferry
 
 from seatrial.feedback.joining import read_recorded
@@ -31,6 +33,7 @@ pytestmark = pytest.mark.timeout(1800)
 PAUSE = 0.2
 """Seconds between two requests of a thread; there are four in each namespace."""
 BACK_SECONDS = 60
+"""What a roll-back may take, on a machine that starts a bare pod in :data:`BARE_SECONDS`; on a busier one, longer."""
 FORBIDDEN, DIFFERS, UNAPPROVED = 18, 23, 22
 """Exit codes of commands."""
 Said = dict[str, Any]
@@ -137,6 +140,9 @@ def back(way: Namespaces, first: str) -> Move:
     began = time.time()
     said = way.json("rollback", MODEL, "--env", "production", *key, "--context", DELIVERER)
     assert said["digest"] == first
+    log = pointer_log(way.harbour.workspace("production"), "production", MODEL)
+    recorded_at = datetime.fromisoformat(log.all()[-1].content["at"]).timestamp()
+    print(f"the roll-back was recorded after {recorded_at - began:.0f} s")
     way.settled("production")
     way.harbour.merge(said["branch"]["name"])
     return Move("of a roll-back in production", "production", first, began)
@@ -161,7 +167,9 @@ def account(way: Namespaces, answered: dict[str, Said], moves: list[Move]) -> No
         later = [one.began for one in moves if one.environment == move.environment and one.began > move.began]
         first, alone = move.seconds(answered[move.environment], min(later, default=math.inf))
         print(f"| {move.what} | {first:.1f} | {alone:.1f} |")
-    assert alone < BACK_SECONDS, "the roll-back took too long"
+    slower = max(1.0, bare_seconds(way.worlds["production"]) / BARE_SECONDS)
+    print(f"a bare pod takes {slower:.1f} times as long as on a machine that has nothing else to do")
+    assert alone < BACK_SECONDS * slower, "the roll-back took too long"
     for name, said in answered.items():
         print(f"{name}: {said['statuses']} answers, failures: {said['failures'][:3]}")
         assert said["failures"] == []
