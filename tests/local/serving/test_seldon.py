@@ -78,7 +78,8 @@ def test_json_data_is_answered_as_json_data(server: Server) -> None:
     many = server.post("/predict", {"jsonData": rows}).content["jsonData"]
     (single,) = server.post("/predict", {"jsonData": rows[0]}).content["jsonData"]
     assert [row["probability"] for row in many] == outputs(server.infer(ROWS))["probability"]
-    assert single["probability"] == many[0]["probability"]
+    # On some processors the sum of one row ends in another last digit than that of a row among others.
+    assert single["probability"] == pytest.approx(many[0]["probability"], rel=1e-6)
     assert single["prediction_id"] != many[0]["prediction_id"]
 
 
