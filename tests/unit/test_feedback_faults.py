@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from seatrial import tables as tables_module
 from seatrial.errors import FeedbackError, TableError
 from seatrial.feedback import FeedbackLog, Shipper, join_outcomes, read_predictions
 from seatrial.feedback import shipping as shipping_module
@@ -43,7 +44,7 @@ class Fuse:
         self.blown = False
         self._kill_at = kill_at
         self._after = after
-        for owner, name in ((Tables, "append"), (FeedbackLog, "release"), (shipping_module.os, "sync")):
+        for owner, name in ((Tables, "append"), (FeedbackLog, "release"), (tables_module, "sync_files")):
             monkeypatch.setattr(owner, name, self._wrapped(getattr(owner, name)))
 
     def _wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
