@@ -272,7 +272,7 @@ class Tables:
         table = self.open(name)
         known = table.transaction_version(f"batch:{batch}") if table else None
         if table is not None and known == _as_number(digest):
-            self._keep(name, 0, table)  # Who committed it may have been killed before doing so.
+            self._keep(name, 0)  # Who committed it may have been killed before doing so.
             return BatchResult(name, batch, "unchanged", table.version(), frame.height, digest)
         if known is not None and not replace:
             raise TableError(
@@ -283,9 +283,10 @@ class Tables:
             )
         if table is not None:
             _refuse_other_types(name, frame, table)
+        before = table.version() if table is not None else 0
         self._commit(name, table, frame, batch, digest, facts, overwrite=known is not None)
+        self._keep(name, before)
         after = self.open(name)
-        self._keep(name, table.version() if table else 0, after)
         status: Literal["added", "replaced"] = "added" if known is None else "replaced"
         return BatchResult(name, batch, status, after.version() if after else 0, frame.height, digest)
 
@@ -426,7 +427,7 @@ class Tables:
                 before = table.version()
                 with _table_errors(name):
                     changed = change(table)
-                self._keep(name, before, self.open(name))
+                self._keep(name, before)
             except _ChangedError:
                 if attempt == ATTEMPTS - 1:
                     raise
@@ -434,12 +435,12 @@ class Tables:
                 return changed
         raise AssertionError
 
-    def _keep(self, name: str, before: int, after: DeltaTable | None) -> None:
+    def _keep(self, name: str, before: int) -> None:
         """Ask the disk of a local workspace to keep what was committed after version ``before``: deltalake does not."""
-        if after is None or not self._workspace.is_local:
+        if not self._workspace.is_local:
             return
         folder = self._workspace.folder / self._prefix / name
-        logs = [folder / LOG / f"{version:020}.json" for version in range(before + 1, after.version() + 1)]
+        logs = [log for log in (folder / LOG).glob("*.json") if log.stem.isdigit() and int(log.stem) > before]
         short_cuts = [
             *(log.with_suffix(".checkpoint.parquet") for log in logs),
             folder / LOG / "_last_checkpoint",
@@ -508,7 +509,7 @@ class Tables:
         """
         table = self.open(name)
         if table is not None and (table.transaction_version(stream) or 0) >= position:
-            self._keep(name, 0, table)  # Who committed it may have been killed before doing so.
+            self._keep(name, 0)  # Who committed it may have been killed before doing so.
             return False
         before = table.version() if table is not None else 0
         properties = CommitProperties(
@@ -523,7 +524,7 @@ class Tables:
                 # not disturbed, as the small files stay.
                 table.optimize.compact()
                 table.create_checkpoint()
-        self._keep(name, before, self.open(name))
+        self._keep(name, before)
         return True
 
     def version(self, name: str, version: int | None = None) -> TableVersion:

@@ -124,6 +124,14 @@ def merged(harbour: Harbour, to: str) -> None:
     harbour.merge(proposal.branch.name)
 
 
+def serve_both(harbour: Harbour, command: Callable[..., int]) -> None:
+    """Let staging, and its cluster, serve one bundle after the other."""
+    for digest in harbour.digests:
+        harbour.train(digest)
+        merged(harbour, "staging")
+        assert command("reconcile", "staging") == 0
+
+
 def test_what_is_asked_first_is_what_would_be_applied(harbour: Harbour, cluster: Cluster) -> None:
     """The cluster is asked about the folder with the changed files in their places, and nothing is applied."""
     name = patch(MODEL, Declared("a" * 64, 3)).encode()
@@ -186,10 +194,7 @@ def test_after_a_roll_back_the_cluster_is_ahead_of_git(
     harbour: Harbour, cluster: Cluster, command: Callable[..., int]
 ) -> None:
     """The cluster has what is recorded, so git alone is found to differ until it is told."""
-    for digest in harbour.digests:
-        harbour.train(digest)
-        merged(harbour, "staging")
-        assert command("reconcile", "staging") == 0
+    serve_both(harbour, command)
 
     assert command("rollback", MODEL, "--env", "staging") == 0
 
@@ -251,10 +256,7 @@ def test_a_roll_back_goes_on_when_the_cluster_was_away(
     harbour: Harbour, cluster: Cluster, command: Callable[..., int]
 ) -> None:
     """The same command tells the cluster, then git, and goes back no further than it was meant to."""
-    for digest in harbour.digests:
-        harbour.train(digest)
-        merged(harbour, "staging")
-        assert command("reconcile", "staging") == 0
+    serve_both(harbour, command)
     away = cluster.folder / "away"
     away.touch()
     assert command("rollback", MODEL, "--env", "staging") == 20
