@@ -107,6 +107,27 @@ def test_nodes_that_take_no_pods_have_no_room() -> None:
     assert "No node of the cluster takes pods" in trouble.message
 
 
+NOT_READY = {"key": "node.kubernetes.io/not-ready", "effect": "NoSchedule"}
+KEPT_FREE = {"key": "role", "effect": "NoSchedule"}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        ([node(taints=[NOT_READY])], True),
+        ([node("one", unschedulable=True), node("two", taints=[NOT_READY])], True),
+        ([node("one", taints=[NOT_READY]), node("two", taints=[KEPT_FREE])], True),
+        ([node("one", taints=[NOT_READY]), node("two")], False),
+        ([node(taints=[NOT_READY, KEPT_FREE])], False),
+        ([node(unschedulable=True)], False),
+        ([], False),
+    ],
+)
+def test_a_node_that_has_just_begun_is_waited_for(nodes: list[Object], expected: bool) -> None:
+    """Only where none takes pods, and one will without anybody's doing."""
+    assert preflight.is_coming_up(nodes) is expected
+
+
 def claims_of(storage_class: str | None) -> list[Object]:
     spec = {"storageClassName": storage_class} if storage_class else {}
     template = {"metadata": {"name": "data"}, "spec": spec}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +25,14 @@ from seatrial.cluster.context import (
 from seatrial.cluster.forward import SERVICES
 from seatrial.cluster.health import Finding
 from seatrial.cluster.image_check import listed_images
-from seatrial.cluster.observe import Progress, findings, storage_classes, workloads
+from seatrial.cluster.observe import POLL_SECONDS, Progress, findings, storage_classes, workloads
 from seatrial.errors import ClusterError, NotOurClusterError
 from seatrial.images import PIPELINE_IMAGE
 
 POD_SECURITY = "pod-security.kubernetes.io/enforce"
-_NAMESPACES = "/api/v1/namespaces"
+_NAMESPACES, _NODES = "/api/v1/namespaces", "/api/v1/nodes"
+_NODE_SECONDS = 180.0
+"""How long a node may take to come up; kind gives its own as long."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def up(wishes: Wishes, voice: Voice) -> Up:
         return Up(cluster.context, cluster.namespace, False, findings(cluster))
     objects = helm.render(cluster.context, cluster.namespace, chart)
     allow(cluster, _plan(cluster, objects), voice.ask)
+    _await_node(cluster, voice)
     voice.stage("Looking whether the cluster has what it takes")
     check(cluster, objects)
     local_cluster.provide_images(cluster.context, images_of(objects), voice.stage)
@@ -137,6 +141,17 @@ def _reach(wishes: Wishes, voice: Voice) -> Cluster:
     return local_cluster.reach(
         wishes.context, wishes.namespace, wishes.node_image, stage=voice.stage, finding=voice.finding
     )
+
+
+def _await_node(cluster: Cluster, voice: Voice) -> None:
+    """Return when a node takes pods, or none will: kind calls a cluster ready a moment before its node is."""
+    end = time.monotonic() + _NODE_SECONDS
+    told = False
+    while preflight.is_coming_up(cluster.api.list(_NODES)) and time.monotonic() < end:
+        if not told:
+            voice.stage("Waiting until a node of the cluster takes pods")
+            told = True
+        time.sleep(POLL_SECONDS)
 
 
 def environment_values(environments: tuple[str, ...]) -> dict[str, Any]:
@@ -199,7 +214,7 @@ def check(cluster: Cluster, objects: list[dict[str, Any]]) -> None:
     troubles += preflight.check_environments(objects, api.list(_NAMESPACES), namespace, helm.RELEASE)
     claims = api.list(cluster.path("persistentvolumeclaims"))
     troubles += preflight.check_storage(objects, storage_classes(cluster), claims)
-    nodes, pods = api.list("/api/v1/nodes"), api.list("/api/v1/pods")
+    nodes, pods = api.list(_NODES), api.list("/api/v1/pods")
     troubles += preflight.check_room(objects, nodes, pods, namespace)
     release = helm.release(cluster.context, namespace)
     if release is not None and release.status.startswith("pending"):

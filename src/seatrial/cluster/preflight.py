@@ -19,6 +19,12 @@ _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei"
 _DECIMAL = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _POD_KINDS = {"Deployment", "StatefulSet", "DaemonSet", "Job"}
 _ENDED = {"Succeeded", "Failed"}
+_COMING_UP = {
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/network-unavailable",
+    "node.cloudprovider.kubernetes.io/uninitialized",
+}
+"""Taints that Kubernetes itself takes from a node when it has come up."""
 OWNER = "meta.helm.sh/release-name"
 OWNER_PLACE = "meta.helm.sh/release-namespace"
 
@@ -113,10 +119,7 @@ def room(nodes: list[Object], pods: list[Object], *, but_for: str) -> list[Amoun
     """
     left = []
     for node in nodes:
-        taints = node["spec"].get("taints") or []
-        if node["spec"].get("unschedulable") or any(
-            t["effect"] in {"NoSchedule", "NoExecute"} for t in taints
-        ):
+        if node["spec"].get("unschedulable") or _closing_taints(node):
             continue
         has = node["status"]["allocatable"]
         used = [
@@ -130,6 +133,18 @@ def room(nodes: list[Object], pods: list[Object], *, but_for: str) -> list[Amoun
     return left
 
 
+def _closing_taints(node: Object) -> set[str]:
+    """The keys of the taints that keep pods off a node."""
+    taints = node["spec"].get("taints") or []
+    return {taint["key"] for taint in taints if taint["effect"] in {"NoSchedule", "NoExecute"}}
+
+
+def is_coming_up(nodes: list[Object]) -> bool:
+    """Whether no node takes pods yet, and one will soon: all that closes it is that it has just begun."""
+    open_to = [_closing_taints(node) for node in nodes if not node["spec"].get("unschedulable")]
+    return all(open_to) and any(taints <= _COMING_UP for taints in open_to)
+
+
 def check_room(
     objects: Iterable[Object], nodes: list[Object], pods: list[Object], namespace: str
 ) -> list[Trouble]:
@@ -139,7 +154,7 @@ def check_room(
         return [
             Trouble(
                 "No node of the cluster takes pods.",
-                "Add a node, or take the taints away: kubectl describe nodes",
+                "Add a node, or look at why theirs are closed, and take the taints away: kubectl describe nodes",
             )
         ]
     total = sum((amount * count for _, amount, count in parts), Amount())
