@@ -47,6 +47,8 @@ check: setup ## Lint, format, types, layers, house rules
 
 types: setup
 	$(BIN)/mypy
+	MYPYPATH=benchmarks/data $(BIN)/mypy benchmarks/data/*.py
+	MYPYPATH=benchmarks/serving $(BIN)/mypy benchmarks/serving/*.py
 
 rules: setup
 	$(BIN)/ruff check .
@@ -63,7 +65,7 @@ local: setup ## The loop with real parts: pipelines, server, crashes
 	@mkdir -p build/coverage && mv .coverage build/coverage/.coverage.local
 
 test-long: setup ## What takes minutes: kills by the dozen, races, real clients of both protocols
-	$(PYTEST) -m long tests/local
+	$(PYTEST) $(SIDE_BY_SIDE) -m long tests/local
 
 browser: setup ## Pages in headless Chromium; skipped where there is none
 	$(PYTEST) tests/browser

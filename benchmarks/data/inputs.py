@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -88,9 +90,13 @@ def write_drift(folder: Path, rows: int, reference_rows: int) -> Path:
 
 
 def _draw(generator: np.random.Generator, rows: int, *, drifted: bool) -> pl.DataFrame:
-    columns: dict[str, NDArray[np.float32] | pl.Series] = {}
+    columns: dict[str, NDArray[Any]] = {}
     for place in range(15):
-        kinds = [generator.normal, generator.standard_gamma, generator.poisson]
+        kinds: list[Callable[..., NDArray[Any]]] = [
+            generator.normal,
+            generator.standard_gamma,
+            generator.poisson,
+        ]
         values = kinds[place % 3](size=rows) if place % 3 == 0 else kinds[place % 3](3.0, size=rows)
         columns[f"number_{place:02d}"] = values.astype(np.float32)
     for place in range(5):

@@ -61,7 +61,7 @@ def parts_of(model: ServedModel, bodies: list[bytes]) -> dict[str, float]:
     requests = [model.reader.read(body) for body in bodies]
     rows = [request.rows[0] for request in requests if request is not None]
     batches = [rows[first : first + BATCH] for first in range(0, REQUESTS, BATCH)]
-    online, schema = model._online, model.schema.features  # noqa: SLF001 -- its parts are what is measured
+    online, schema = model.online, model.schema.features
     plain = [online.compute_plain(batch)[0] for batch in batches]  # type: ignore[index]
     matrices = [schema.encode_rows(features) for features in plain]
     asked = [
@@ -85,7 +85,7 @@ def parts_of(model: ServedModel, bodies: list[bytes]) -> dict[str, float]:
     echo.tick()
     connection = Connection(echo)
     connection.connection_made(_Transport())
-    session = model._session  # noqa: SLF001 -- as above
+    session = model._session  # noqa: SLF001 -- it is what is measured
     return {
         "HTTP: parse the request, frame the answer": best(
             connection.data_received, [_http(body) for body in bodies]
