@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -466,27 +466,28 @@ class Tables:
         # At version 0: what somebody else has committed since is looked at by the commit.
         return DeltaTable(self.uri(name), version=0)
 
-    def position(self, name: str, stream: str) -> int:
-        """Return how far a stream was appended to the table; 0 if it never was.
+    def positions(self, name: str, streams: Collection[str]) -> dict[str, int]:
+        """Return how far each stream was appended to the table; 0 if it never was.
 
         Raises:
             TableError: if the table is damaged.
             StoreError: if the store failed.
         """
         table = self.open(name)
-        return (table.transaction_version(stream) or 0) if table is not None else 0
+        if table is None:
+            return dict.fromkeys(streams, 0)
+        return {stream: table.transaction_version(stream) or 0 for stream in streams}
 
     def append(
         self,
         name: str,
         frame: pl.DataFrame,
         *,
-        stream: str,
-        position: int,
+        positions: Mapping[str, int],
         facts: dict[str, str],
         statistics: list[str] | None = None,
     ) -> bool:
-        """Append rows of a stream in one commit, which also records how far the stream has come.
+        """Append rows of streams in one commit, which also records how far each stream has come.
 
         So a writer that was killed between the commit and its own bookkeeping may append again,
         and the rows still count once (threats: F5).
@@ -494,27 +495,37 @@ class Tables:
         Args:
             name: Name of the table.
             frame: The rows, without a batch column.
-            stream: Name of the stream, such as one opening of a log.
-            position: How far the stream comes with these rows, counted from 1.
+            positions: How far each stream comes with these rows, counted from 1, by its name. A stream is one
+                opening of a log, say.
             facts: What the commit shall say of itself.
             statistics: Where the table is made by this: the columns whose smallest and largest values its log
                 may have; None: of all.
 
         Returns:
-            Whether it was written; False if the stream had come that far already.
+            Whether it was written; False if the streams had come that far already.
 
         Raises:
-            TableError: if somebody else changed the table at the same moment; nothing was written.
+            TableError: if somebody else changed the table at the same moment, or some of the streams had come that
+                far and others had not; nothing was written.
             StoreError: if the store failed; nothing was written.
         """
         table = self.open(name)
-        if table is not None and (table.transaction_version(stream) or 0) >= position:
+        there = {
+            stream
+            for stream, position in positions.items()
+            if table is not None and (table.transaction_version(stream) or 0) >= position
+        }
+        if there == positions.keys():
             self._keep(name, 0)  # Who committed it may have been killed before doing so.
             return False
+        if there:
+            raise TableError(
+                f"The table {name} has some of the rows already: those of {', '.join(sorted(there))}."
+            )
         before = table.version() if table is not None else 0
         properties = CommitProperties(
             custom_metadata={"rows": str(frame.height), **facts},
-            app_transactions=[Transaction(stream, position)],
+            app_transactions=[Transaction(stream, position) for stream, position in positions.items()],
         )
         with _table_errors(name):
             target = table if table is not None else self._make(name, frame, [], statistics)
@@ -526,6 +537,35 @@ class Tables:
                 table.create_checkpoint()
         self._keep(name, before)
         return True
+
+    def floor_of_greatest(self, name: str, column: str, rows: int) -> Any | None:
+        """Return a value that so many rows at least are not below, judged by the table's log alone.
+
+        Whoever wants the greatest values of a column filters by it, and then most files of a long history need not
+        be opened.
+
+        Args:
+            name: Name of the table.
+            column: A column that the table keeps statistics of.
+            rows: How many of the greatest values are wanted.
+
+        Returns:
+            The value; None where all rows are needed, or the log cannot tell.
+
+        Raises:
+            TableError: if the table is damaged.
+            StoreError: if the store failed.
+        """
+        table = self.open(name)
+        if table is None:
+            return None
+        with _table_errors(name):
+            files = pl.DataFrame(table.get_add_actions(flatten=True))
+        least = f"min.{column}"
+        if least not in files.columns or files[least].null_count():
+            return None
+        newest = files.sort(least, descending=True).filter(pl.col("num_records").cum_sum() >= rows)
+        return newest[least].item(0) if newest.height else None
 
     def version(self, name: str, version: int | None = None) -> TableVersion:
         """Return the table's version with its rows counted and digested.

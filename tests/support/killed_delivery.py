@@ -105,7 +105,7 @@ def record_comparisons(workspace: Workspace, stage: Stage, *, failed: bool) -> N
     )
     frame = read_rows([record.to_bytes()]).comparisons
     tables = feedback_tables(workspace, MODEL)
-    tables.append(COMPARISONS_TABLE, frame, stream=f"test-{ids[0]}", position=1, facts={"source": "test"})
+    tables.append(COMPARISONS_TABLE, frame, positions={f"test-{ids[0]}": 1}, facts={"source": "test"})
 
 
 JOBS: dict[str, Callable[[Harbour], None]] = {

@@ -82,7 +82,7 @@ def test_a_table_survives_from_the_moment_that_it_is_committed(tmp_path: Path, k
 
     tables.write("trips", frame, batch="2024-01", digest="ab" * 32, facts={})
     assert lost() == []
-    tables.append("trips", frame, stream="log", position=1, facts={})
+    tables.append("trips", frame, positions={"log": 1}, facts={})
     assert lost() == []
     assert tables.delete("trips", "late", facts={}) == 2
     assert lost() == []
@@ -94,7 +94,7 @@ def test_a_table_survives_from_the_moment_that_it_is_committed(tmp_path: Path, k
         commit_properties=CommitProperties(app_transactions=[Transaction("log", 2)]),
     )
     assert lost() != []
-    assert not tables.append("trips", frame, stream="log", position=2, facts={})
+    assert not tables.append("trips", frame, positions={"log": 2}, facts={})
     assert lost() == []
 
 

@@ -112,7 +112,7 @@ def test_a_shipper_that_deletes_first_is_caught(tmp_path: Path) -> None:
             log.release(segment, keep=False)
             for table, found in (("predictions", rows.predictions), ("outcomes", rows.outcomes)):
                 stream = f"feedback:{segment.epoch}"
-                tables.append(table, found, stream=stream, position=segment.number, facts={})
+                tables.append(table, found, positions={stream: segment.number}, facts={})
 
     assert kill_shipping_everywhere(tmp_path, delete_first)
 
@@ -124,7 +124,7 @@ def test_a_shipper_that_forgets_its_position_is_caught(tmp_path: Path) -> None:
         real = Tables.append
 
         def nameless(self: Tables, *arguments: Any, **named: Any) -> bool:
-            return real(self, *arguments, **{**named, "stream": new_id()})
+            return real(self, *arguments, **{**named, "positions": {new_id(): 1}})
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Tables, "append", nameless)
@@ -161,7 +161,7 @@ def test_a_long_backlog_is_shipped_in_parts(
     real = shipping_module._append
 
     def noting(*arguments: Any) -> None:
-        read_at_once.append(sum(one.segment.path.stat().st_size for one in arguments[3]))
+        read_at_once.append(sum(one.segment.path.stat().st_size for one in arguments[2]))
         real(*arguments)
 
     monkeypatch.setattr(shipping_module, "COMMIT_BYTES", 5_000)
@@ -279,12 +279,10 @@ def test_a_reader_sees_one_version_throughout(workspace: Workspace, tables: Tabl
     names = new_ids(6)
     for position, name in enumerate(names[:5], 1):
         tables.append(
-            "predictions", read_rows([prediction(name)]).predictions, stream="s", position=position, facts={}
+            "predictions", read_rows([prediction(name)]).predictions, positions={"s": position}, facts={}
         )
     before = read_recorded(workspace, "ferry")
-    tables.append(
-        "predictions", read_rows([prediction(names[5])]).predictions, stream="s", position=6, facts={}
-    )
+    tables.append("predictions", read_rows([prediction(names[5])]).predictions, positions={"s": 6}, facts={})
     tables.delete("predictions", pl.DataFrame({"prediction_id": names[:2]}), facts={})
     tables.compact("predictions", keep=timedelta(days=7))
     assert sorted(before.collect()["prediction_id"]) == sorted(names[:5])

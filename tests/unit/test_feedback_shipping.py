@@ -15,12 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seatrial.errors import StoreError
+from seatrial.errors import StoreError, TableError
 from seatrial.feedback import FeedbackLog, Shipper, count_outcomes, join_outcomes, read_predictions
 from seatrial.feedback.ids import is_id, new_id
 from seatrial.feedback.joining import winning_outcomes
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.rows import OUTCOMES, PREDICTIONS, read_rows
+from seatrial.feedback.segments import scan
 from seatrial.feedback.shipping import feedback_tables, ship
 from seatrial.tables import Tables
 from seatrial.workspace import Workspace
@@ -59,7 +60,7 @@ def test_log_and_table_of_an_earlier_version_are_read(workspace: Workspace) -> N
     old = read_rows([orjson.dumps(record)]).predictions
     assert old.select("request_id", "client").rows() == [("one for all rows", None)]
     tables = feedback_tables(workspace, "ferry")
-    tables.append("predictions", old.drop("client"), stream="old", position=1, facts={})
+    tables.append("predictions", old.drop("client"), positions={"old": 1}, facts={})
     assert read_predictions(workspace, "ferry").columns == list(PREDICTIONS)
 
     log = FeedbackLog(workspace.folder / "log")
@@ -211,24 +212,58 @@ def test_many_commits_are_put_together(
     monkeypatch.setattr("seatrial.tables.COMPACT_EVERY", 10)
     frame = read_rows([prediction(new_id())]).predictions
     for position in range(1, 24):
-        tables.append("predictions", frame, stream="s", position=position, facts={})
+        tables.append("predictions", frame, positions={"s": position}, facts={})
     table = tables.open("predictions")
     assert table is not None
     assert len(table.file_uris()) < 10
     assert tables.read("predictions").collect().height == 23
-    assert tables.position("predictions", "s") == 23
+    assert tables.positions("predictions", ["s"])["s"] == 23
 
 
 def test_position_of_a_stream_is_kept_by_the_table(tables: Tables) -> None:
     """Rows of a stream that has come that far already are not added, those of another stream are."""
     frame = read_rows([prediction(new_id())]).predictions
-    assert tables.position("predictions", "s") == 0
-    assert tables.append("predictions", frame, stream="s", position=3, facts={})
-    assert not tables.append("predictions", frame, stream="s", position=3, facts={})
-    assert not tables.append("predictions", frame, stream="s", position=2, facts={})
-    assert tables.append("predictions", frame, stream="other", position=1, facts={})
-    assert tables.position("predictions", "s") == 3
+    assert tables.positions("predictions", ["s"])["s"] == 0
+    assert tables.append("predictions", frame, positions={"s": 3}, facts={})
+    assert not tables.append("predictions", frame, positions={"s": 3}, facts={})
+    assert not tables.append("predictions", frame, positions={"s": 2}, facts={})
+    assert tables.append("predictions", frame, positions={"other": 1}, facts={})
+    assert tables.positions("predictions", ["s"])["s"] == 3
     assert tables.read("predictions").collect().height == 2
+
+
+def test_streams_that_come_together_are_refused_apart(tables: Tables) -> None:
+    """Rows of two streams are added when neither has come that far, are there when both have, and else are an error."""
+    frame = read_rows([prediction(new_id())]).predictions
+    assert tables.append("predictions", frame, positions={"a": 1, "b": 2}, facts={})
+    assert not tables.append("predictions", frame, positions={"a": 1, "b": 2}, facts={})
+    with pytest.raises(TableError, match="those of a"):
+        tables.append("predictions", frame, positions={"a": 1, "b": 3}, facts={})
+    assert tables.positions("predictions", ["a", "b", "c"]) == {"a": 1, "b": 2, "c": 0}
+    assert tables.read("predictions").collect().height == 1
+
+
+def test_what_many_crashes_left_is_shipped_at_once(workspace: Workspace, tables: Tables) -> None:
+    """The segments of many openings of the log, one of which had been shipped, take one commit a table."""
+    folder, ids = workspace.folder / "log", [new_id() for _ in range(12)]
+    for name in ids[:-1]:
+        log = FeedbackLog(folder)
+        log.append(prediction(name)).result()
+        log.append(outcome(name, 1.0)).result()
+        log.close()
+    log = FeedbackLog(folder)
+    first = log.segments()[0]
+    kept = first.path.read_bytes()
+    rows = read_rows(scan(kept).payloads)
+    tables.append("predictions", rows.predictions, positions={f"feedback:{first.epoch}": 1}, facts={})
+    log.append(prediction(ids[-1])).result()
+
+    assert ship(log, tables).segments == len(ids)
+
+    log.close()
+    assert sorted(tables.read("predictions").collect()["prediction_id"]) == sorted(ids)
+    assert tables.read("outcomes").collect().height == len(ids) - 1
+    assert [len(tables.history(table)) for table in ("predictions", "outcomes")] == [2, 1]
 
 
 def test_predictions_are_chosen_by_their_own_time(workspace: Workspace, tables: Tables) -> None:
@@ -241,7 +276,7 @@ def test_predictions_are_chosen_by_their_own_time(workspace: Workspace, tables: 
         for name, hour in zip(ids, hours, strict=True)
     ]
     rows = read_rows([*payloads, payloads[1]]).predictions
-    tables.append("predictions", rows, stream="s", position=1, facts={})
+    tables.append("predictions", rows, positions={"s": 1}, facts={})
     found = read_predictions(workspace, "ferry", start=hours[1], end=hours[3])
     assert found["prediction_id"].to_list() == sorted(ids[1:3])
 
@@ -307,3 +342,39 @@ def test_index_in_memory_is_bounded_and_restored(workspace: Workspace, tables: T
     assert recent.get(ids[0]) is None
     found = [recent.get(name) for name in ids[1:]]
     assert [known.value for known in found if known is not None] == [1.0, None, 0.0]
+
+
+def test_a_long_history_is_not_read_to_begin_with(workspace: Workspace, tables: Tables) -> None:
+    """Neither files of the tables nor segments of the log are opened that are older than what is kept in memory."""
+    log = FeedbackLog(workspace.folder / "log", segment_bytes=1)
+    ids: list[str] = []
+    for number in range(8):
+        ids.append(later_id(ids[-1] if ids else ""))
+        log.append(prediction(ids[-1])).result()
+        log.append(outcome(ids[-1], float(number % 2))).result()
+        if number < 4:
+            ship(log, tables)
+    log.close()
+    for table in ("predictions", "outcomes"):
+        oldest = pl.DataFrame(tables.open(table).get_add_actions(flatten=True)).sort("min.prediction_id")[
+            "path"
+        ][0]  # type: ignore[union-attr]
+        (workspace.folder / "tables" / "ferry" / "feedback" / table / oldest).unlink()
+    log = FeedbackLog(workspace.folder / "log")
+    read = []
+
+    def reading(path: Path) -> bytes:
+        read.append(path)
+        return real(path)
+
+    real = Path.read_bytes
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "read_bytes", reading)
+        recent = RecentPredictions(capacity=2)
+        recent.restore(workspace, "ferry", log)
+    opened = [path for path in read if path.suffix == ".segment"]
+
+    assert [known.value for known in map(recent.get, ids[-2:]) if known is not None] == [0.0, 1.0]
+    assert len(recent) == 2
+    assert 0 < len(opened) < len(log.segments())
+    log.close()

@@ -73,9 +73,7 @@ def put(tables: Tables, *records: bytes, position: int = 1, stream: str = "s") -
     for table in TABLES:
         frame = log_rows.of(table)
         if frame.height:
-            tables.append(
-                table, frame, stream=stream, position=position, facts={}, statistics=STATISTICS[table]
-            )
+            tables.append(table, frame, positions={stream: position}, facts={}, statistics=STATISTICS[table])
 
 
 def data_files(workspace: Workspace) -> list[Path]:
@@ -103,7 +101,7 @@ def test_compacting_keeps_every_row_and_what_is_read_still(
         ("comparisons", 0, 0, 0),
     ]
     assert read_predictions(workspace, "visits")["prediction_id"].to_list() == sorted(names)
-    assert tables.position("predictions", "s") == 12
+    assert tables.positions("predictions", ["s"])["s"] == 12
     assert tables.read("predictions", before.version()).collect().height == 12
     again = upkeep.compact(workspace, contract)
     assert [(one.files_before, one.files_after) for one in again] == [(1, 1), (1, 1), (0, 0)]
@@ -191,7 +189,7 @@ def test_erasing_reaches_every_version_and_the_tables_log(workspace: Workspace, 
         path for path in workspace.folder.rglob("*") if path.is_file() and b"secret" in path.read_bytes()
     ]
     assert upkeep.erase(workspace, "visits", set(names["zz-secret"])) == upkeep.Deleted(0, 0, 0)
-    assert tables.position("predictions", "s") == 99
+    assert tables.positions("predictions", ["s"])["s"] == 99
 
 
 def test_erasing_goes_on_where_it_was_killed(

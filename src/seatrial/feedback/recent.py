@@ -14,7 +14,7 @@ import polars as pl
 
 from seatrial.feedback.joining import read_outcomes, winning_outcomes
 from seatrial.feedback.log import FeedbackLog
-from seatrial.feedback.rows import PREDICTIONS_TABLE, read_rows
+from seatrial.feedback.rows import PREDICTIONS_TABLE, Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.feedback.shipping import feedback_tables
 from seatrial.workspace import Workspace
@@ -89,7 +89,9 @@ class RecentPredictions:
         return sorted((r for r in self._known.values() if r.value is not None), key=lambda r: r.occurred_at)
 
     def restore(self, workspace: Workspace, model: str, log: FeedbackLog) -> None:
-        """Take in what the tables and the log's finished segments hold.
+        """Take in what the tables and the log's finished segments hold of the newest predictions.
+
+        However long the history and the log's backlog are, only their newest part is read.
 
         Raises:
             TableError: if a table cannot be read.
@@ -98,13 +100,27 @@ class RecentPredictions:
         tables = feedback_tables(workspace, model)
         if tables.open(PREDICTIONS_TABLE) is not None:
             shipped = tables.read(PREDICTIONS_TABLE).select("prediction_id", "key", "inputs")
+            outcomes = read_outcomes(workspace, model)
+            floor = tables.floor_of_greatest(PREDICTIONS_TABLE, "prediction_id", self._capacity)
+            if floor is not None:
+                shipped, outcomes = (
+                    frame.filter(pl.col("prediction_id") >= floor) for frame in (shipped, outcomes)
+                )
             self._take_in(
                 shipped.top_k(self._capacity, by="prediction_id").collect(),
-                winning_outcomes(read_outcomes(workspace, model)).collect(),
+                winning_outcomes(outcomes).collect(),
             )
-        waiting = [read_rows(scan(segment.path.read_bytes()).payloads) for segment in log.segments()]
-        for rows in waiting:
+        for rows in self._waiting(log):
             self._take_in(rows.predictions, rows.outcomes)
+
+    def _waiting(self, log: FeedbackLog) -> list[Rows]:
+        """Return the newest segments' rows, oldest first: an outcome never comes before its prediction."""
+        found: list[Rows] = []
+        for segment in reversed(log.segments()):
+            if sum(rows.predictions.height for rows in found) >= self._capacity:
+                break
+            found.append(read_rows(scan(segment.path.read_bytes()).payloads))
+        return found[::-1]
 
     def _take_in(self, predictions: pl.DataFrame, outcomes: pl.DataFrame) -> None:
         for row in predictions.select("prediction_id", "key", "inputs").sort("prediction_id").iter_rows():

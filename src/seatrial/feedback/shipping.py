@@ -1,6 +1,6 @@
 """Ship the log's finished segments into the Delta tables ``predictions``, ``outcomes`` and ``comparisons``.
 
-The segments of one epoch of the log go in order, several to a commit, and each commit carries the
+Segments go in order, several to a commit, and each commit carries for every epoch of the log the
 number of its last segment as a Delta application transaction. A shipper that is killed between the
 commit and the deletion of the segments ships them again, the table answers that it has them, and
 they count once (threats: F5). A store that fails only delays: the segments stay where they are.
@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import polars as pl
@@ -74,15 +73,15 @@ def ship(log: FeedbackLog, tables: Tables) -> Shipped:
     """
     log.seal()
     segments = damaged = 0
-    for epoch, found in groupby(log.segments(), key=lambda segment: segment.epoch):
-        for chunk in _chunks(list(found)):
-            read = [_read(segment) for segment in chunk]
-            for table in TABLES:
-                _append(tables, table, f"feedback:{epoch}", read)
-            for one in read:
-                log.release(one.segment, keep=one.damaged > 0)
-            segments += len(read)
-            damaged += sum(one.damaged for one in read)
+    # Of all epochs together: a server that crashes again and again leaves one of a few records each time.
+    for chunk in _chunks(log.segments()):
+        read = [_read(segment) for segment in chunk]
+        for table in TABLES:
+            _append(tables, table, read)
+        for one in read:
+            log.release(one.segment, keep=one.damaged > 0)
+        segments += len(read)
+        damaged += sum(one.damaged for one in read)
     return Shipped(segments, damaged)
 
 
@@ -164,20 +163,23 @@ def _read(segment: Segment) -> _Read:
     return _Read(segment, rows, found.damaged + (found.torn if rows.seals else 0))
 
 
-def _append(tables: Tables, table: str, stream: str, read: list[_Read]) -> None:
-    there = tables.position(table, stream)
-    new = [one for one in read if one.segment.number > there]
+def _append(tables: Tables, table: str, read: list[_Read]) -> None:
+    there = tables.positions(table, {_stream(one.segment) for one in read})
+    new = [one for one in read if one.segment.number > there[_stream(one.segment)]]
     frames = [one.rows.of(table) for one in new]
     if any(frame.height for frame in frames):
-        position = max(one.segment.number for one in new)
         tables.append(
             table,
             pl.concat(frames),
-            stream=stream,
-            position=position,
+            # In the segments' order, so the last of an epoch stays.
+            positions={_stream(one.segment): one.segment.number for one in new},
             facts={"source": "feedback log"},
             statistics=STATISTICS[table],
         )
+
+
+def _stream(segment: Segment) -> str:
+    return f"feedback:{segment.epoch}"
 
 
 class Shipper:
