@@ -12,6 +12,7 @@ import orjson
 import polars as pl
 import pytest
 
+from seatrial import __version__
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import BROKEN_PIPE, CTRL_C, OUR_MISTAKE, run
 from seatrial.feedback import FeedbackLog
@@ -99,6 +100,11 @@ def test_misuse_exits_with_2(cli: Cli, arguments: list[str], message: str, hint:
     assert (code, out) == (2, "")
     assert message in said
     assert hint in said
+
+
+def test_the_version_is_told(cli: Cli) -> None:
+    """The number that the package has, and nothing else."""
+    assert cli("--version") == (0, f"seatrial {__version__}\n", "")
 
 
 def test_no_command_prints_the_help(cli: Cli) -> None:

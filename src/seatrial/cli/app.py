@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from seatrial import __version__
+
 if TYPE_CHECKING:
     from seatrial.bundle import TrustRoot
     from seatrial.workspace import Workspace
@@ -53,6 +55,22 @@ AsOf = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 Environment = Annotated[str, typer.Option("--env", help="Name of the environment.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"seatrial {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", callback=_print_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
 
 
 def print_json(value: Any) -> None:
