@@ -26,7 +26,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from seatrial.durable_files import sync_files
 from seatrial.errors import StoreError, TableError
-from seatrial.workspace import Workspace, store_errors
+from seatrial.workspace import Workspace
 
 Result = TypeVar("Result")
 BATCH_COLUMN = "_batch"
@@ -96,8 +96,8 @@ class Compaction:
 
 
 @contextmanager
-def _table_errors(name: str) -> Iterator[None]:
-    with store_errors(f"using the table {name}"):
+def _table_errors(workspace: Workspace, name: str) -> Iterator[None]:
+    with workspace.errors(f"using the table {name}"):
         try:
             yield
         except CommitFailedError as error:
@@ -154,6 +154,10 @@ class Tables:
         """Return the table's address, for any engine that reads Delta Lake."""
         return self._workspace.uri(f"{self._prefix}/{name}")
 
+    def _table(self, name: str, version: int | None = None) -> DeltaTable:
+        own = self._workspace.access.variables
+        return DeltaTable(self.uri(name), version=version, storage_options=own or None)
+
     def open(self, name: str, version: int | None = None) -> DeltaTable | None:
         """Open a table, or return None where it does not exist or nothing was written to it yet.
 
@@ -161,9 +165,9 @@ class Tables:
             TableError: if the table has no such version or is damaged.
             StoreError: if the store failed.
         """
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             try:
-                newest = DeltaTable(self.uri(name))
+                newest = self._table(name)
             except TableNotFoundError:
                 return None
             if newest.version() == 0 and version is None:
@@ -174,7 +178,7 @@ class Tables:
                 raise TableError(
                     f"The table {name!r} has no version {version}: its newest is {newest.version()}."
                 )
-            return DeltaTable(self.uri(name), version=version)
+            return self._table(name, version)
 
     def read(
         self, name: str, version: int | None = None, *, batch: str | Collection[str] | None = None
@@ -212,7 +216,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return {}
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
         return {str(batch): int(rows) for batch, rows in counts.iter_rows()}
 
@@ -307,7 +311,7 @@ class Tables:
             app_transactions=[Transaction(f"batch:{batch}", _as_number(digest))],
         )
         rows = frame.with_columns(pl.lit(batch).alias(BATCH_COLUMN))
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             target = table if table is not None else self._make(name, rows, [BATCH_COLUMN])
             if overwrite:
                 write_deltalake(
@@ -397,7 +401,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return 0
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             doomed = set(table.vacuum(hours, enforce_retention_duration=False, full=uncommitted))
             # What commits have left behind is named for good, also when it was deleted long ago.
             prefix = f"{self._prefix}/{name}"
@@ -425,7 +429,7 @@ class Tables:
             assert table is not None
             try:
                 before = table.version()
-                with _table_errors(name):
+                with _table_errors(self._workspace, name):
                     changed = change(table)
                 self._keep(name, before)
             except _ChangedError:
@@ -445,7 +449,7 @@ class Tables:
             *(log.with_suffix(".checkpoint.parquet") for log in logs),
             folder / LOG / "_last_checkpoint",
         ]
-        with store_errors(f"keeping the table {name}"):
+        with self._workspace.errors(f"keeping the table {name}"):
             data = [file for log in logs for file in _added(folder, log)]
             sync_files(folder, [*data, *logs, *short_cuts])
 
@@ -464,7 +468,7 @@ class Tables:
             first = Path(elsewhere, FIRST_COMMIT).read_bytes()
         self._workspace.create(f"{self._prefix}/{name}/{FIRST_COMMIT}", first)
         # At version 0: what somebody else has committed since is looked at by the commit.
-        return DeltaTable(self.uri(name), version=0)
+        return self._table(name, 0)
 
     def positions(self, name: str, streams: Collection[str]) -> dict[str, int]:
         """Return how far each stream was appended to the table; 0 if it never was.
@@ -527,7 +531,7 @@ class Tables:
             custom_metadata={"rows": str(frame.height), **facts},
             app_transactions=[Transaction(stream, position) for stream, position in positions.items()],
         )
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             target = table if table is not None else self._make(name, frame, [], statistics)
             write_deltalake(target, frame, mode="append", schema_mode="merge", commit_properties=properties)
             if table is not None and table.version() % COMPACT_EVERY == 0:
@@ -576,7 +580,7 @@ class Tables:
         """
         if version is None and (newest := self.open(name)) is not None:
             version = newest.version()
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             frame = self.read(name, version).collect()
         return TableVersion(name, version or 0, frame.height, digest_of(frame))
 

@@ -13,10 +13,11 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PermissionDeniedError
@@ -24,6 +25,10 @@ from obstore.store import LocalStore, ObjectStore, from_url
 
 from seatrial.durable_files import write_file
 from seatrial.errors import StoreError, UsageError
+from seatrial.store_access import ALLOW_HTTP, USUAL, StoreAccess
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, S3Config
 
 WORKSPACE_VARIABLE = "SEATRIAL_WORKSPACE"
 DEFAULT_ROOT = ".seatrial"
@@ -42,8 +47,12 @@ _SHOWN = 300
 
 
 @contextmanager
-def store_errors(doing: str) -> Iterator[None]:
+def store_errors(doing: str, access: StoreAccess = USUAL) -> Iterator[None]:
     """Turn the object store's and the file system's errors into one that says what to do.
+
+    Args:
+        doing: What was done, for the message.
+        access: How the store is reached.
 
     Raises:
         StoreError: for whatever the store answered but "exists already" and "is not there".
@@ -59,13 +68,10 @@ def store_errors(doing: str) -> Iterator[None]:
                 "The disk is full: free some space and run the command again; nothing half-written is read."
             )
         elif "S3" in text or "http" in text:
-            remedy = (
-                "Check that the store answers at AWS_ENDPOINT_URL (http:// wants AWS_ALLOW_HTTP=true, too), that the "
-                "bucket is there, and that AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY may use it; then run it again."
-            )
+            remedy = access.remedy
         else:
             remedy = "Check that the workspace is there and that you may write to it, then run it again."
-        raise StoreError(f"The store failed while {doing}: {text}.", remedy=remedy) from error
+        raise StoreError(f"The {access.shown} failed while {doing}: {text}.", remedy=remedy) from error
 
 
 def first_words(error: BaseException) -> str:
@@ -79,18 +85,20 @@ class Workspace:
     """A workspace by its address.
 
     Attributes:
-        root: A folder's path, or an ``s3://bucket/prefix`` address; credentials for S3 come from
-            the usual ``AWS_*`` variables.
+        root: A folder's path, or an ``s3://bucket/prefix`` address.
+        access: How a store on S3 is reached: by the usual ``AWS_*`` variables, if it says nothing else.
     """
 
     root: str
+    access: StoreAccess = USUAL
 
     @classmethod
-    def open(cls, root: str | Path | None = None) -> Workspace:
+    def open(cls, root: str | Path | None = None, access: StoreAccess = USUAL) -> Workspace:
         """Open a workspace, making its folder where it is a local one.
 
         Args:
             root: Its address; without it ``$SEATRIAL_WORKSPACE``, else ``.seatrial`` here.
+            access: How a store on S3 is reached.
 
         Raises:
             UsageError: if the address is neither a folder nor an ``s3://`` one, or a setting would let two
@@ -100,17 +108,17 @@ class Workspace:
         """
         address = str(root or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_ROOT)
         if "://" in address:
-            workspace = cls(address.rstrip("/"))
+            workspace = cls(address.rstrip("/"), access)
             if not _S3_ADDRESS.fullmatch(workspace.root) or {".", ".."} & set(workspace.root.split("/")):
                 raise UsageError(
                     f"A workspace must be a folder or an s3://bucket/prefix address. Got {address!r} instead."
                 )
             workspace._require_compare_and_swap()
             return workspace
-        with store_errors(f"making the workspace {address}"):
+        with store_errors(f"making the workspace {address}", access):
             folder = Path(address).resolve()
             folder.mkdir(parents=True, exist_ok=True)
-        return cls(str(folder))
+        return cls(str(folder), access)
 
     @property
     def is_local(self) -> bool:
@@ -131,7 +139,16 @@ class Workspace:
     @cached_property
     def store(self) -> ObjectStore:
         """The object store whose keys are relative to the root."""
-        return LocalStore(self.root, mkdir=True) if self.is_local else from_url(self.root)
+        if self.is_local:
+            return LocalStore(self.root, mkdir=True)
+        own = {name: value for name, value in self.access.settings if name != ALLOW_HTTP}
+        allowed = self.access.allows_http
+        options: ClientConfig | None = None if allowed is None else {"allow_http": allowed}
+        return from_url(self.root, config=cast("S3Config", own) or None, client_options=options)
+
+    def errors(self, doing: str) -> AbstractContextManager[None]:
+        """Turn the errors of its store into one that says whose it is, too; see :func:`store_errors`."""
+        return store_errors(doing, self.access)
 
     def uri(self, key: str) -> str:
         """Return the address of a key, for libraries that open addresses themselves."""
@@ -143,7 +160,7 @@ class Workspace:
         Raises:
             StoreError: if the store failed, or the key is none.
         """
-        with store_errors(f"reading {key}"):
+        with self.errors(f"reading {key}"):
             try:
                 return obstore.get(self.store, _checked(key)).bytes().to_bytes()
             except FileNotFoundError:
@@ -155,7 +172,7 @@ class Workspace:
         Raises:
             StoreError: if the store failed, or the key is none.
         """
-        with store_errors(f"looking at {key}"):
+        with self.errors(f"looking at {key}"):
             try:
                 return int(obstore.head(self.store, _checked(key))["size"])
             except FileNotFoundError:
@@ -173,7 +190,7 @@ class Workspace:
         Raises:
             StoreError: if the store failed, or the key is none.
         """
-        with store_errors(f"writing {key}"):
+        with self.errors(f"writing {key}"):
             if self.is_local:
                 return write_file(self.folder / _checked(key), content, replace=False)
             for attempt in range(1, ATTEMPTS + 1):
@@ -198,7 +215,7 @@ class Workspace:
         Raises:
             StoreError: if the store failed, or the key is none.
         """
-        with store_errors(f"writing {key}"):
+        with self.errors(f"writing {key}"):
             if self.is_local:
                 write_file(self.folder / _checked(key), content, replace=True)
                 return
@@ -213,7 +230,7 @@ class Workspace:
         Raises:
             StoreError: if the store failed, or the prefix is no key.
         """
-        with store_errors(f"listing {prefix}"):
+        with self.errors(f"listing {prefix}"):
             pages = obstore.list(self.store, prefix=_checked(prefix))
             found = [
                 (meta["last_modified"] if by_age else None, str(meta["path"])) for p in pages for meta in p

@@ -11,7 +11,10 @@ import urllib.request
 from pathlib import Path
 
 from minio import Minio
+from minio.credentials.providers import StaticProvider
+from minio.minioadmin import MinioAdmin
 
+from seatrial.cluster_setup.object_store import WRITE_OBJECT, Grant, policy_document
 from support.minio_server import minio_command
 from support.ports import free_port
 
@@ -84,9 +87,38 @@ class StoppableStore:
 
     def upload(self, folder: Path, prefix: str) -> None:
         """Put the files of a folder into the bucket, which is made where it is not there."""
-        client = Minio(self._address, self._user, self._password, secure=False)
+        client = self._client()
         if not client.bucket_exists(BUCKET):
             client.make_bucket(BUCKET)
         for path in folder.rglob("*"):
             if path.is_file():
                 client.fput_object(BUCKET, f"{prefix}/{path.relative_to(folder)}", str(path))
+
+    def keys(self, prefix: str = "") -> dict[str, str]:
+        """Return the ETags of the bucket's objects, by what follows ``prefix`` in their keys."""
+        found = self._client().list_objects(BUCKET, prefix=prefix, recursive=True)
+        return {str(each.object_name).removeprefix(prefix): str(each.etag) for each in found}
+
+    def add_user(self, name: str, prefix: str, *, writes: bool = True) -> dict[str, str]:
+        """Make a user who may use what is below a prefix alone, and not delete; return the settings of its own."""
+        policy = policy_document([Grant(bucket=BUCKET, prefix=prefix, access="append")])
+        if not writes:
+            for statement in policy["Statement"]:
+                statement["Action"] = sorted(set(statement["Action"]) - set(WRITE_OBJECT))
+        root = StaticProvider(self._user, self._password)
+        admin = MinioAdmin(endpoint=self._address, credentials=root, secure=False)
+        keys = (f"{name}-{secrets.token_hex(4)}", secrets.token_hex(16))
+        admin.policy_add(name, policy=policy)
+        admin.user_add(*keys)
+        admin.policy_set(name, user=keys[0])
+        return {**self.settings, "AWS_ACCESS_KEY_ID": keys[0], "AWS_SECRET_ACCESS_KEY": keys[1]}
+
+    def clear(self) -> None:
+        """Empty the bucket, which may not be there."""
+        client = self._client()
+        if client.bucket_exists(BUCKET):
+            for key in self.keys():
+                client.remove_object(BUCKET, key)
+
+    def _client(self) -> Minio:
+        return Minio(self._address, self._user, self._password, secure=False)

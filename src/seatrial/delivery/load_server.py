@@ -69,7 +69,7 @@ def started(
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
-                env={**os.environ, **_settings(scratch)},
+                env={**os.environ, **workspace.access.variables, **_settings(scratch)},
             )
         try:
             yield _address(process, folder, bundle)
@@ -118,7 +118,7 @@ def _container(image: ServingImage, workspace: Workspace, scratch: str) -> list[
     if workspace.is_local:
         command += ["--volume", f"{workspace.folder}:{workspace.root}:ro"]
     # Their values go by the engine's own environment: arguments can be read by all who are on the machine.
-    for name in sorted(os.environ):
+    for name in sorted({**os.environ, **workspace.access.variables}):
         if name.startswith(_STORE_VARIABLES):
             command += ["--env", name]
     for name, value in _settings(_SCRATCH).items():

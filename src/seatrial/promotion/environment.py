@@ -23,6 +23,7 @@ from seatrial.bundle import TrustRoot, open_trust_root
 from seatrial.bundle.signing import TRUST_VARIABLE, read_trust_root
 from seatrial.contract.schema import Duration, Guards, Name, Section, Share
 from seatrial.errors import ContractError, Problem, UsageError
+from seatrial.store_access import StoreAccess, access_of, endpoint_of
 from seatrial.workspace import Workspace
 
 ENVIRONMENTS_VARIABLE = "SEATRIAL_ENVIRONMENTS"
@@ -130,7 +131,8 @@ class EnvironmentFile(Section):
     )
     workspace: str = Field(
         min_length=1,
-        description="Folder or s3:// address of its workspace. `$SEATRIAL_WORKSPACE_NAME` counts before it.",
+        description="Folder or s3:// address of its workspace. `$SEATRIAL_WORKSPACE_NAME` counts before it. Where its "
+        "store has a server or keys of its own: [variables](../how-to/promotion.md#a-store-of-its-own).",
     )
     namespace: str | None = Field(
         None,
@@ -171,14 +173,22 @@ class EnvironmentFolder:
         """The address of its workspace."""
         return os.environ.get(f"SEATRIAL_WORKSPACE_{self.name.upper()}") or self.rules.workspace
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where its workspace is, whatever way it is written: the address, and the server of one on S3."""
+        if "://" in self.address:
+            return self.address.rstrip("/"), endpoint_of(self.name).rstrip("/")
+        return str(Path(self.address).resolve()), ""
+
     def open_workspace(self) -> Workspace:
-        """Open its workspace.
+        """Open its workspace, by variables of its own where it has some: ``$SEATRIAL_NAME_AWS_...``.
 
         Raises:
-            UsageError: if its address is none.
+            UsageError: if its address is none, or its variables do not go together.
             StoreError: if the store does not answer, or does not compare and swap.
         """
-        return Workspace.open(self.address)
+        on_s3 = "://" in self.address
+        return Workspace.open(self.address, access_of(self.name) if on_s3 else StoreAccess(self.name))
 
     def open_trust_root(self) -> TrustRoot:
         """Return the makers of bundles that are trusted in it.
@@ -223,7 +233,7 @@ def open_environment(name: str) -> EnvironmentFolder:
     opened = {other: _read(environments_folder() / other / FILE) for other in there}
     mine = opened[name]
     for other in opened.values():
-        if other.name != name and _resolved(other.address) == _resolved(mine.address):
+        if other.name != name and other.place == mine.place:
             raise UsageError(
                 f"The environments {name!r} and {other.name!r} share the workspace {mine.address}: a mistake in one "
                 "would be one in both.",
@@ -247,10 +257,6 @@ def environment_before(environment: EnvironmentFolder) -> EnvironmentFolder:
             f"Got {before!r} instead."
         )
     return open_environment(before) if before else environment
-
-
-def _resolved(address: str) -> str:
-    return address.rstrip("/") if "://" in address else str(Path(address).resolve())
 
 
 def _read(path: Path) -> EnvironmentFolder:

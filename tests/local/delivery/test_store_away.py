@@ -62,7 +62,9 @@ def test_a_promotion_goes_on_when_the_store_is_back(
     """Away in the middle of the copy, or at the record's entry: nothing is served or proposed, and nothing is lost."""
     with monkeypatch.context() as patch:
         patch.setattr(obstore, "put", stopping(store, number, obstore.put))
-        with pytest.raises(StoreError, match=r"The store failed while .* Check that the store answers"):
+        with pytest.raises(
+            StoreError, match=r"The store of staging failed while .* Check that the store of staging answers"
+        ):
             away.propose("staging")
     assert away.git("branch", "--list", "promote/*") == ""
 
@@ -86,7 +88,7 @@ def test_a_move_goes_on_when_the_store_is_back(
     away.merge(proposal.branch.name)
     with monkeypatch.context() as patch:
         patch.setattr(obstore, "put", stopping(store, 1, obstore.put))
-        with pytest.raises(StoreError, match="The store failed while"):
+        with pytest.raises(StoreError, match="The store of staging failed while"):
             reconcile("staging")
 
     store.start()
