@@ -3,7 +3,7 @@
 `kubectl apply -k` cannot run helm, so what it takes is in git: `manifests/environments/ENV/MODEL/objects.yaml`,
 rendered from the chart with the `values.yaml` beside it. The bundle is none of the values: `bundle.yaml`,
 which `seatrial promote` writes, puts it in its place. Where the environment rolls bundles out step by step,
-servers follow its record, and a job leads roll-outs on. ``--check`` compares instead of writing, and a test runs it.
+servers follow its record, a job leads roll-outs on, and `bundle.yaml` leaves the pods alone. ``--check`` compares instead of writing, and a test runs it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
+
+from seatrial.delivery.declared import BUNDLE_FILE, OBJECTS_FILE, parse_declared, patch
+from seatrial.promotion.environment import EnvironmentFile
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENTS = ROOT / "manifests" / "environments"
@@ -33,11 +35,11 @@ def main() -> int:
     check: bool = asked.check
     old = []
     for values in sorted(asked.folder.glob("*/*/values.yaml")):
-        path, text = values.with_name("objects.yaml"), render(values)
-        if not path.is_file() or path.read_text() != text:
-            old.append(path)
-            if not check:
-                path.write_text(text)
+        for path, text in files(values).items():
+            if not path.is_file() or path.read_text() != text:
+                old.append(path)
+                if not check:
+                    path.write_text(text)
     if check:
         sys.stderr.writelines(
             f"{path.relative_to(asked.folder)} is not in step: python tools/write_manifests.py\n"
@@ -46,13 +48,23 @@ def main() -> int:
     return 1 if old and check else 0
 
 
-def render(values: Path) -> str:
+def files(values: Path) -> dict[Path, str]:
+    """Return the files of a model in an environment that are made from others, by their paths."""
+    rules = EnvironmentFile.model_validate(YAML(typ="safe").load(values.parent.parent / "environment.yaml"))
+    made = {values.with_name(OBJECTS_FILE): render(values, rules)}
+    bundle, model = values.with_name(BUNDLE_FILE), values.parent.name
+    if bundle.is_file():
+        declared = parse_declared(bundle.read_text(), model, bundle)
+        made[bundle] = patch(model, declared, in_pods=not rules.follows_record)
+    return made
+
+
+def render(values: Path, rules: EnvironmentFile) -> str:
     """Return the objects of a model in an environment, as YAML."""
     model, environment = values.parent.name, values.parent.parent.name
-    rules = YAML(typ="safe").load(values.parent.parent / "environment.yaml")
     arguments = ["--set", f"model={model},environment={environment}", "--values", str(values)]
-    arguments += [] if follows_record(rules) else ["--set-string", f"digest={NO_BUNDLE}"]
-    arguments += ["--set", "rollOut.enabled=true"] if is_rolled_out(rules) else []
+    arguments += [] if rules.follows_record else ["--set-string", f"digest={NO_BUNDLE}"]
+    arguments += ["--set", "rollOut.enabled=true"] if rules.is_rolled_out else []
     done = subprocess.run(  # noqa: S603 -- the arguments are ours
         [
             os.environ.get("HELM", "helm"),
@@ -69,19 +81,6 @@ def render(values: Path) -> str:
     text = re.sub(r"^ *annotations:\n(?=spec:)", "", text, flags=re.MULTILINE)
     text = re.sub(r"^# Source: .*\n", "", text, flags=re.MULTILINE)
     return HEAD + text.replace("managed-by: Helm", "managed-by: kustomize")
-
-
-def follows_record(rules: dict[str, Any]) -> bool:
-    """Return whether servers follow the environment's record, and are not given a bundle by its digest.
-
-    So it is where training puts a bundle there by itself, and where bundles are rolled out step by step.
-    """
-    return "after" not in rules or "rollout" in rules
-
-
-def is_rolled_out(rules: dict[str, Any]) -> bool:
-    """Return whether there are roll-outs that a job has to lead on."""
-    return "after" in rules and "rollout" in rules
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from seatrial.delivery.declared import Declared, changed_files
+from seatrial.delivery.declared import Declared, changed_files, read_declared
 from seatrial.delivery.keys import add_approver, trust_maker
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from support.charts import Object
@@ -122,7 +122,7 @@ def rolled_out(environments: Path, helm: str) -> Path:
 
 
 def test_where_bundles_are_rolled_out_servers_follow_the_record(rolled_out: Path) -> None:
-    """They are told the environment, whose record says what is tried, and git's bundle is only an annotation."""
+    """They are told the environment, whose record says what is tried, and no pod is replaced for what git names."""
     (deployment,) = (found for found in kustomized(rolled_out) if found["kind"] == "Deployment")
 
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -131,6 +131,25 @@ def test_where_bundles_are_rolled_out_servers_follow_the_record(rolled_out: Path
     assert not any(argument.startswith("--bundle") for argument in container["args"])
     assert waits["args"] == ["--env=production"]
     assert deployment["metadata"]["annotations"]["seatrial.io/bundle"] == DIGEST
+    assert DIGEST not in str(deployment["spec"])
+
+
+def test_how_git_names_a_bundle_goes_with_the_objects(environments: Path, helm: str) -> None:
+    """Where `rollout` is added or taken out again, the bundle that git names leaves the pods, or comes back to them."""
+    path = environments / "staging" / "environment.yaml"
+    rules, bundle = path.read_text(), environments / "staging" / "flights" / "bundle.yaml"
+    declare(open_environment("staging"))
+    given = bundle.read_text()
+
+    path.write_text(rules + "rollout: {steps: [0, 50], minimum_time: 1m}\n")
+    assert "staging/flights/bundle.yaml is not in step" in write(environments, helm, "--check").stderr
+    assert write(environments, helm).returncode == 0
+    assert "spec" not in yaml.safe_load(bundle.read_text())
+    assert read_declared(open_environment("staging"), "flights") == Declared(DIGEST, 7)
+
+    path.write_text(rules)
+    assert write(environments, helm).returncode == 0
+    assert bundle.read_text() == given
 
 
 def test_where_bundles_are_rolled_out_a_job_leads_on(rolled_out: Path) -> None:

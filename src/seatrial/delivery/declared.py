@@ -1,7 +1,8 @@
 """What git says an environment serves: ``manifests/environments/ENV/MODEL/bundle.yaml``.
 
 The file is a patch of the model's Deployment, so ``kubectl apply -k manifests/environments/ENV`` serves
-what it names. Beside the bundle's digest it names the move of the record that it follows: a change
+what it names. Where servers follow the record it leaves the pods as they are, which take another bundle
+without being replaced. Beside the bundle's digest it names the move of the record that it follows: a change
 that was prepared before somebody else moved is seen to be stale, also after a merge (threats: P5).
 """
 
@@ -38,6 +39,8 @@ metadata:
   annotations:
     seatrial.io/bundle: {digest}
     seatrial.io/follows: "{follows}"
+"""
+_PODS = """\
 spec:
   template:
     metadata:
@@ -101,7 +104,8 @@ def parse_declared(text: str, model: str, path: Path) -> Declared:
         raise _wrong(path, f"cannot be read: {type(error).__name__}: {error}.") from None
     if not is_digest(str(declared.digest)) or declared.follows < 0:
         raise _wrong(path, "must name a bundle by its whole digest, and the move that it follows.")
-    if content != YAML(typ="safe", pure=True).load(patch(model, declared)):
+    forms = [YAML(typ="safe", pure=True).load(patch(model, declared, in_pods=form)) for form in (True, False)]
+    if content not in forms:
         raise _wrong(
             path, f"must name bundle {declared.digest[:12]} at all of its places, and say nothing else."
         )
@@ -163,9 +167,21 @@ def object_name(model: str) -> str:
     return model.replace("_", "-")
 
 
-def patch(model: str, declared: Declared) -> str:
-    """Return the text of a model's ``bundle.yaml``."""
-    return _PATCH.format(name=object_name(model), digest=declared.digest, follows=declared.follows)
+def patch(model: str, declared: Declared, *, in_pods: bool) -> str:
+    """Return the text of a model's ``bundle.yaml``.
+
+    Args:
+        model: The model's name.
+        declared: What it says.
+        in_pods: Whether its pods are given the bundle, and replaced for another one; else they follow the record.
+    """
+    text = _PATCH + _PODS if in_pods else _PATCH
+    return text.format(name=object_name(model), digest=declared.digest, follows=declared.follows)
+
+
+def patch_there(environment: EnvironmentFolder, model: str, declared: Declared) -> bytes:
+    """Return the content of a model's ``bundle.yaml`` in an environment."""
+    return patch(model, declared, in_pods=not environment.rules.follows_record).encode()
 
 
 def changed_files(environment: EnvironmentFolder, model: str, declared: Declared) -> dict[Path, bytes]:
@@ -173,7 +189,7 @@ def changed_files(environment: EnvironmentFolder, model: str, declared: Declared
 
     The model becomes one of the environment's resources where there is a Deployment to patch.
     """
-    files = {bundle_file(environment, model): patch(model, declared).encode()}
+    files = {bundle_file(environment, model): patch_there(environment, model, declared)}
     kustomization = environment.folder / KUSTOMIZATION
     if has_objects(environment, model):
         before = kustomization.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from seatrial.delivery.declared import (
     Declared,
     bundle_file,
     declared_models,
-    patch,
+    patch_there,
     read_declared,
     without_resource,
 )
@@ -50,7 +50,7 @@ def recorded_files(environment: EnvironmentFolder) -> dict[Path, bytes]:
             continue
         if pointer.digest is not None:
             made = Declared(pointer.digest, _follows(workspace, environment.name, model, pointer))
-            files[bundle_file(environment, model)] = patch(model, made).encode()
+            files[bundle_file(environment, model)] = patch_there(environment, model, made)
         elif kustomization.is_file():
             text = files.get(kustomization, kustomization.read_bytes()).decode()
             files[kustomization] = without_resource(text, model).encode()

@@ -150,6 +150,19 @@ class EnvironmentFile(Section):
         None, description="How a bundle is rolled out there; without it, it takes all requests at once."
     )
 
+    @property
+    def follows_record(self) -> bool:
+        """Whether its servers follow its record, and are not given a bundle by its digest.
+
+        So it is where training puts a bundle there by itself, and where bundles are rolled out step by step.
+        """
+        return self.after is None or self.rollout is not None
+
+    @property
+    def is_rolled_out(self) -> bool:
+        """Whether there are roll-outs that a job has to lead on."""
+        return self.after is not None and self.rollout is not None
+
 
 @dataclass(frozen=True)
 class EnvironmentFolder:

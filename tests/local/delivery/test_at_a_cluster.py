@@ -134,7 +134,7 @@ def serve_both(harbour: Harbour, command: Callable[..., int]) -> None:
 
 def test_what_is_asked_first_is_what_would_be_applied(harbour: Harbour, cluster: Cluster) -> None:
     """The cluster is asked about the folder with the changed files in their places, and nothing is applied."""
-    name = patch(MODEL, Declared("a" * 64, 3)).encode()
+    name = patch(MODEL, Declared("a" * 64, 3), in_pods=True).encode()
 
     check_manifests(staging(), CONTEXT, {bundle_file(staging(), MODEL): name})
 
@@ -280,7 +280,7 @@ def test_one_model_that_is_refused_does_not_keep_another(
     merged(harbour, "staging")
     folder = staging().folder
     shutil.copytree(folder / MODEL, folder / "barge")
-    (folder / "barge" / BUNDLE_FILE).write_text(patch("barge", Declared("b" * 64, 0)))
+    (folder / "barge" / BUNDLE_FILE).write_text(patch("barge", Declared("b" * 64, 0), in_pods=True))
     kustomization = folder / "kustomization.yaml"
     kustomization.write_text(kustomization.read_text().replace(f"- {MODEL}\n", f"- barge\n  - {MODEL}\n"))
 
