@@ -3,7 +3,8 @@
 `kubectl apply -k` cannot run helm, so what it takes is in git: `manifests/environments/ENV/MODEL/objects.yaml`,
 rendered from the chart with the `values.yaml` beside it. The bundle is none of the values: `bundle.yaml`,
 which `seatrial promote` writes, puts it in its place. Where the environment rolls bundles out step by step,
-servers follow its record, a job leads roll-outs on, and `bundle.yaml` leaves the pods alone. ``--check`` compares instead of writing, and a test runs it.
+servers follow its record, a job leads roll-outs on, and `bundle.yaml` leaves the pods alone. ``--check`` compares
+instead of writing, and a test runs it.
 """
 
 from __future__ import annotations

@@ -563,7 +563,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return None
-        with _table_errors(name):
+        with _table_errors(self._workspace, name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
         least = f"min.{column}"
         if least not in files.columns or files[least].null_count():
