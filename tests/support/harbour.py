@@ -7,6 +7,7 @@ those that the repository itself ships.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,7 @@ class Harbour:
     def rules(self, environment: str, text: str) -> None:
         """Let an environment's file say something more, as YAML, or something else than before."""
         path = self.root / "manifests/environments" / environment / FILE
-        path.write_text(path.read_text().partition("demands:")[0] + text)
+        path.write_text(re.split("(?m)^(?:demands|rollout):", path.read_text())[0] + text)
 
     def git(self, *arguments: str) -> str:
         """Run git in the repository."""

@@ -44,6 +44,7 @@ trustRoot: {trust_root}
 network: {{objectStore: {{namespace: {store}}}}}
 resources: {{requests: {{cpu: 10m}}}}
 feedbackLog: {{shipEverySeconds: 5}}
+rollOut: {{schedule: "0 0 1 1 *"}}
 """
 
 
@@ -111,10 +112,11 @@ class Namespaces:
         assert served is not None
         return served
 
-    def propose(self, to: str) -> str:
+    def propose(self, to: str, bundle: str = "") -> str:
         """Prepare a move and merge it, as a review does; return the text of the pull request."""
         text = self.harbour.root.parent / f"{to}.md"
-        said = self.json("promote", MODEL, "--to", to, "--text", str(text))
+        named = ("--bundle", bundle) if bundle else ()
+        said = self.json("promote", MODEL, "--to", to, "--text", str(text), *named)
         self.harbour.merge(said["branch"]["name"])
         return text.read_text()
 
@@ -123,15 +125,20 @@ class Namespaces:
         world = self.worlds[environment]
         world.run("rollout", "status", DEPLOYMENT, f"--timeout={SECONDS}s", timeout=SECONDS + 10)
         wanted: int = world.get("deployment", MODEL)["spec"]["replicas"]
-        wait_until(lambda: len(self._pods(world)) == wanted, "the pods before to be gone", 180)
+        wait_until(lambda: len(self.pods(environment)) == wanted, "the pods before to be gone", 180)
 
-    def _pods(self, world: World) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = world.get("pods", "", "--selector", SELECTOR)["items"]
+    def pods(self, environment: str) -> list[dict[str, Any]]:
+        """Return the model's pods in an environment, those that are being stopped among them."""
+        found: list[dict[str, Any]] = self.worlds[environment].get("pods", "", "--selector", SELECTOR)[
+            "items"
+        ]
         return found
 
 
 @contextmanager
-def three_namespaces(kubectl: Command, context: str, ferry: Ferry, root: Path) -> Iterator[Namespaces]:
+def three_namespaces(
+    kubectl: Command, context: str, ferry: Ferry, root: Path, rules: dict[str, str] | None = None
+) -> Iterator[Namespaces]:
     """Make the namespaces and the repository, and go there; nothing is served yet.
 
     Args:
@@ -139,6 +146,7 @@ def three_namespaces(kubectl: Command, context: str, ferry: Ferry, root: Path) -
         context: The cluster's context in the kubeconfig, of a user who may do everything.
         ferry: The model, whose data are those of each environment.
         root: An empty folder.
+        rules: What an environment's file says in the place of its demands, as YAML, by the environment's name.
     """
     trusted = {path.name: path.read_text() for path in (ferry.root / "keys" / "trusted").glob("*.pem")}
     with ExitStack() as stack:
@@ -157,6 +165,8 @@ def three_namespaces(kubectl: Command, context: str, ferry: Ferry, root: Path) -
             world.upload(harbour.workspace(name).folder)
             for person, role in ROLES.items():
                 world.run("create", "rolebinding", person, f"--clusterrole={role}", f"--user={person}")
+        for name, text in (rules or {}).items():
+            harbour.rules(name, text)
         _name_in_git(harbour, worlds, store.namespace)
         stack.enter_context(store.workspace())
         persons = _kubeconfig(kubectl, context, root / "kubeconfig")

@@ -341,7 +341,7 @@ def rollout(model: Model, env: Where, as_json: Json = False) -> None:
     step = f"answers {state.weight}% of the requests" if state.weight else "is in the shadow"
     console.print(
         f"{env} serves {state.serving[:12]} of {state.model}. {state.candidate[:12]} {step} since {state.since}, "
-        f"and was asked {state.judged.rows:,} rows: {state.why}."
+        f"and was asked {state.judged.rows:,} rows: {state.why.rstrip('.')}."
     )
     shown = Table("guard", "verdict", "value", "bound", "what")
     for verdict in state.judged.verdicts:
