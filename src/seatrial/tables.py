@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -22,10 +21,12 @@ from urllib.parse import unquote
 import orjson
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import TableNotFoundError
 
 from seatrial.durable_files import sync_files
-from seatrial.errors import StoreError, TableError
+from seatrial.errors import TableError
+from seatrial.table_errors import TableChangedError, table_errors
+from seatrial.table_facts import BatchResult, Compaction, TableVersion
 from seatrial.workspace import Workspace
 
 Result = TypeVar("Result")
@@ -38,92 +39,6 @@ UNCOMMITTED_HOURS = 1
 """Age from which a file that no commit names was left by a writer that is gone."""
 COMPACT_EVERY = 100
 """Commits of a stream after which a table's small files are put together."""
-
-
-@dataclass(frozen=True)
-class TableVersion:
-    """A table at one of its versions.
-
-    Attributes:
-        table: Name of the table.
-        version: Delta version, counted from 1; 0 is the table without rows.
-        rows: Number of rows.
-        digest: SHA-256 of the rows' content, whatever their order and files.
-    """
-
-    table: str
-    version: int
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """What writing a batch did.
-
-    Attributes:
-        table: Name of the table.
-        batch: The batch's name, a period such as ``2013-07`` or ``all``.
-        status: ``added``, ``unchanged`` (the same rows were there), or ``replaced``.
-        version: The table's version afterwards.
-        rows: Rows of the batch.
-        digest: SHA-256 of the batch's content.
-    """
-
-    table: str
-    batch: str
-    status: Literal["added", "unchanged", "replaced"]
-    version: int
-    rows: int
-    digest: str
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """What putting a table's small files together did.
-
-    Attributes:
-        table: Name of the table.
-        files_before: Data files of its newest version before.
-        files_after: And afterwards.
-        deleted_files: Data files deleted that only earlier versions had, or that no commit names.
-    """
-
-    table: str
-    files_before: int
-    files_after: int
-    deleted_files: int
-
-
-@contextmanager
-def _table_errors(workspace: Workspace, name: str) -> Iterator[None]:
-    with workspace.errors(f"using the table {name}"):
-        try:
-            yield
-        except CommitFailedError as error:
-            raise _ChangedError(
-                f"The table {name} was changed by someone else at the same moment: {_first_line(error)}.",
-                remedy="Nothing was written. Run the command again.",
-            ) from error
-        except _UNREADABLE as error:
-            if "No space left" in str(error):
-                raise StoreError(
-                    f"The disk is full while writing the table {name}.",
-                    remedy="Free some space and run the command again; the table is as it was.",
-                ) from error
-            raise TableError(f"The table {name} cannot be used: {_first_line(error)}.") from error
-
-
-class _ChangedError(TableError):
-    """Somebody else committed to the table between the look at it and the commit."""
-
-
-# A file that was cut off makes polars panic, which is no Exception in Python.
-_UNREADABLE = (DeltaError, pl.exceptions.PolarsError, pl.exceptions.PanicException, FileNotFoundError)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def digest_of(frame: pl.DataFrame) -> str:
@@ -165,7 +80,7 @@ class Tables:
             TableError: if the table has no such version or is damaged.
             StoreError: if the store failed.
         """
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             try:
                 newest = self._table(name)
             except TableNotFoundError:
@@ -216,7 +131,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return {}
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             counts = pl.scan_delta(table).group_by(BATCH_COLUMN).len().collect().sort(BATCH_COLUMN)
         return {str(batch): int(rows) for batch, rows in counts.iter_rows()}
 
@@ -266,7 +181,7 @@ class Tables:
             StoreError: if the store failed; nothing was written.
         """
         for _ in range(ATTEMPTS - 1):
-            with suppress(_ChangedError):
+            with suppress(TableChangedError):
                 return self._write_once(name, frame, batch, digest, facts, replace=replace)
         return self._write_once(name, frame, batch, digest, facts, replace=replace)
 
@@ -311,7 +226,7 @@ class Tables:
             app_transactions=[Transaction(f"batch:{batch}", _as_number(digest))],
         )
         rows = frame.with_columns(pl.lit(batch).alias(BATCH_COLUMN))
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             target = table if table is not None else self._make(name, rows, [BATCH_COLUMN])
             if overwrite:
                 write_deltalake(
@@ -401,7 +316,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return 0
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             doomed = set(table.vacuum(hours, enforce_retention_duration=False, full=uncommitted))
             # What commits have left behind is named for good, also when it was deleted long ago.
             prefix = f"{self._prefix}/{name}"
@@ -429,10 +344,10 @@ class Tables:
             assert table is not None
             try:
                 before = table.version()
-                with _table_errors(self._workspace, name):
+                with table_errors(self._workspace, name):
                     changed = change(table)
                 self._keep(name, before)
-            except _ChangedError:
+            except TableChangedError:
                 if attempt == ATTEMPTS - 1:
                     raise
             else:
@@ -531,7 +446,7 @@ class Tables:
             custom_metadata={"rows": str(frame.height), **facts},
             app_transactions=[Transaction(stream, position) for stream, position in positions.items()],
         )
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             target = table if table is not None else self._make(name, frame, [], statistics)
             write_deltalake(target, frame, mode="append", schema_mode="merge", commit_properties=properties)
             if table is not None and table.version() % COMPACT_EVERY == 0:
@@ -563,7 +478,7 @@ class Tables:
         table = self.open(name)
         if table is None:
             return None
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             files = pl.DataFrame(table.get_add_actions(flatten=True))
         least = f"min.{column}"
         if least not in files.columns or files[least].null_count():
@@ -580,7 +495,7 @@ class Tables:
         """
         if version is None and (newest := self.open(name)) is not None:
             version = newest.version()
-        with _table_errors(self._workspace, name):
+        with table_errors(self._workspace, name):
             frame = self.read(name, version).collect()
         return TableVersion(name, version or 0, frame.height, digest_of(frame))
 
@@ -628,11 +543,6 @@ def _refuse_other_types(name: str, frame: pl.DataFrame, table: DeltaTable) -> No
 
 def _kind(kind: pl.DataType) -> object:
     return "integer" if kind.is_integer() else "float" if kind.is_float() else kind.base_type()
-
-
-def versions_to_json(versions: list[TableVersion]) -> dict[str, dict[str, Any]]:
-    """Return table versions as JSON-serializable facts, by the table's name."""
-    return {version.table: asdict(version) for version in versions}
 
 
 def _as_number(digest: str) -> int:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from seatrial.contract import LoadedContract, load_contract
 from seatrial.errors import SourceError, TableError, UsageError
 from seatrial.sources import PROBLEMS, UNDATED, Period, as_of_or_now, ingest, read_source
-from seatrial.tables import BatchResult, Tables
+from seatrial.table_facts import BatchResult
+from seatrial.tables import Tables
 from seatrial.workspace import Workspace
 from support.small_model import CONTRACT, loaded_model, visits, write_csv
 

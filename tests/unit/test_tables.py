@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seatrial.errors import TableError
-from seatrial.tables import BatchResult, Tables, digest_of
+from seatrial.table_facts import BatchResult
+from seatrial.tables import Tables, digest_of
 from seatrial.workspace import Workspace
 
 FIRST = pl.DataFrame({"a": [1, 2], "b": ["x", None]})

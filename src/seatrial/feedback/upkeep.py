@@ -28,7 +28,8 @@ from seatrial.feedback.joining import read_outcomes, read_recorded
 from seatrial.feedback.log import DAMAGED, FeedbackLog, FolderInUseError
 from seatrial.feedback.rows import COMPARISONS_TABLE, OUTCOMES_TABLE, PREDICTIONS_TABLE, STATISTICS, TABLES
 from seatrial.feedback.shipping import feedback_tables, ship
-from seatrial.tables import UNCOMMITTED_HOURS, Compaction
+from seatrial.table_facts import Compaction
+from seatrial.tables import UNCOMMITTED_HOURS
 from seatrial.workspace import Workspace
 
 _LOOK_SECONDS = 0.1

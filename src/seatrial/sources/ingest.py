@@ -15,7 +15,8 @@ from seatrial.sources.conform import NOT_A, PROBLEMS, conform
 from seatrial.sources.files import read_raw
 from seatrial.sources.known_digests import KnownDigests
 from seatrial.sources.period import Period
-from seatrial.tables import BatchResult, Tables
+from seatrial.table_facts import BatchResult
+from seatrial.tables import Tables
 from seatrial.workspace import Workspace
 
 WHOLE = "all"

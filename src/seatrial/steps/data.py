@@ -17,7 +17,8 @@ from seatrial.steps.files import (
     write_dataset,
     write_json,
 )
-from seatrial.tables import Tables, versions_to_json
+from seatrial.table_facts import versions_to_json
+from seatrial.tables import Tables
 from seatrial.training.dataset import build_dataset, split_dataset
 from seatrial.verdicts import Outcome, Verdict
 from seatrial.workspace import Workspace
