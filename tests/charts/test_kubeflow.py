@@ -151,6 +151,13 @@ def test_api_server_reads_settings_of_the_chart_alone(helm: str, values: Object)
     assert "Password" not in settings["DBConfig"]["MySQLConfig"]
 
 
+def test_no_step_is_answered_from_a_cache_that_nobody_checks(helm: str) -> None:
+    """Off, unless somebody who knows better says so: a pipeline that asks for Kubeflow's cache runs anew (K6)."""
+    for values, enabled in (({}, "false"), ({"apiServer": {"cache": True}}, "true")):
+        config = named(parse(template(KUBEFLOW, values=values)), "ConfigMap", "ml-pipeline")["data"]
+        assert json.loads(config["config.json"])["CacheEnabled"] == enabled
+
+
 def test_services_have_the_names_that_steps_dial(helm: str) -> None:
     """Names, and the order of the ports, are those that drivers, launchers and the page assume."""
     ports = {
