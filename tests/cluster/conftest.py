@@ -21,6 +21,7 @@ from seatrial.cluster.context import connect
 from seatrial.cluster.kubeflow import Kubeflow
 from seatrial.cluster.workflow import Workflow
 from seatrial.cluster_runs import compile_for_cluster
+from support.kubeflow import Pipelines
 
 ROOT = Path(__file__).parents[2]
 PLATFORM = "seatrial"
@@ -124,6 +125,12 @@ def platform(kubectl: Command, helm: Command) -> str:
         "10m",
     )
     return PLATFORM
+
+
+@pytest.fixture(scope="session")
+def pipelines(context: str, platform: str, kubectl: Command) -> Pipelines:
+    """Kubeflow Pipelines of the platform."""
+    return Pipelines(context, platform, kubectl)
 
 
 @dataclass(frozen=True)

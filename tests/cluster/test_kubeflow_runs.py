@@ -18,12 +18,6 @@ STEPS = 4
 BAD_ANNOTATION = "workflows.argoproj.io/pod-gc-strategy"
 
 
-@pytest.fixture(scope="session")
-def pipelines(context: str, platform: str, kubectl: Command) -> Pipelines:
-    """Kubeflow Pipelines of the platform."""
-    return Pipelines(context, platform, kubectl)
-
-
 def _pod(annotation: str) -> str:
     return json.dumps(
         {
@@ -93,7 +87,7 @@ COMPONENTS = (
 def test_run_finishes_though_every_component_dies(
     pipelines: Pipelines, kubectl: Command, tmp_path: Path
 ) -> None:
-    """A run finishes though another part of the platform is killed in each of its steps, each step once (K2, K4)."""
+    """A run finishes though another part of the platform is killed in each step, each step once (K2, K4, K5)."""
     steps = len(COMPONENTS)
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=steps, seconds=5))
     for number, component in enumerate(COMPONENTS):

@@ -39,6 +39,17 @@ pathlib.Path(longer).parent.mkdir(parents=True, exist_ok=True)
 pathlib.Path(longer).write_text(text + "x")
 print("step", json.dumps({"text": text, "begun": begun, "ended": time.time()}), flush=True)
 """
+KEEP = """
+import pathlib, sys, time
+path = pathlib.Path(sys.argv[1])
+path.parent.mkdir(parents=True, exist_ok=True)
+path.write_text(f"made at {time.time()}")
+"""
+SHOW = """
+import json, pathlib, sys, time
+text, now = pathlib.Path(sys.argv[1]).read_text(), time.time()
+print("step", json.dumps({"text": text, "begun": now, "ended": now}), flush=True)
+"""
 MARK = re.compile(r"^step (\{.*\})$", re.MULTILINE)
 
 Command = Callable[..., str]
@@ -58,13 +69,43 @@ def lengthen(text: str, seconds: float, longer: dsl.OutputPath(str)):  # type: i
     return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", STEP], args=[text, seconds, longer])
 
 
-def chain(path: Path, *, steps: int, seconds: float) -> Path:
+@dsl.container_component
+def keep(kept: dsl.Output[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", KEEP], args=[kept.path])
+
+
+@dsl.container_component
+def show(kept: dsl.Input[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", SHOW], args=[kept.path])
+
+
+def kept_and_shown(path: Path, name: str) -> Path:
+    """Compile a pipeline whose first step keeps the time in an artifact, and whose second one says what it was given.
+
+    Kubeflow's cache may answer for the first one.
+
+    Args:
+        path: The file to write.
+        name: Name of the pipeline.
+    """
+
+    @dsl.pipeline(name=name)
+    def pipeline() -> None:
+        kept = keep().set_caching_options(enable_caching=True)
+        show(kept=kept.outputs["kept"]).set_caching_options(enable_caching=False)
+
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
+def chain(path: Path, *, steps: int, seconds: float, retries: int = 0) -> Path:
     """Compile a pipeline of steps that each take the text of the one before and add a letter.
 
     Args:
         path: The file to write.
         steps: How many.
         seconds: How long each works.
+        retries: How often each of them asks to be tried again.
     """
 
     @dsl.pipeline(name="chain")
@@ -73,6 +114,10 @@ def chain(path: Path, *, steps: int, seconds: float) -> Path:
         for _ in range(steps):
             task = lengthen(text=text, seconds=float(seconds))
             task.set_caching_options(enable_caching=False)
+            if retries:
+                task.set_retry(
+                    retries, backoff_duration="5s", backoff_factor=2, backoff_max_duration="86400s"
+                )
             text = task.outputs["longer"]
 
     compiler.Compiler().compile(pipeline, str(path))
@@ -88,9 +133,9 @@ class Pipelines:
     kubectl: Command
 
     def submit(self, package: Path) -> str:
-        """Start a run of a compiled pipeline and return its id."""
+        """Start a run of a compiled pipeline, which says what of it may come from the cache, and return its id."""
         with self.client() as client:
-            run = client.create_run_from_pipeline_package(str(package), enable_caching=False)
+            run = client.create_run_from_pipeline_package(str(package))
         return str(run.run_id)
 
     @contextmanager
