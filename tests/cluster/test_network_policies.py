@@ -132,7 +132,7 @@ def test_policies_are_enforced_here(kubectl: Command, elsewhere: str) -> None:
 
 
 def test_strangers_reach_nothing(network: Network, elsewhere: str) -> None:
-    """From another namespace no port of the platform is open, whatever labels a pod gives itself."""
+    """From another namespace no port of the platform is open, whatever labels a pod gives itself (K7)."""
     labels = {f"access.seatrial.io/{name}": "true" for name in CLIENTS if name}
 
     assert network.reached_from(elsewhere, {}) == set()

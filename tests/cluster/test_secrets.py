@@ -71,7 +71,7 @@ def shown_in(content: bytes, secrets: list[Known]) -> set[str]:
 
 
 def test_logs_show_none(context: str, platform: str, secrets: list[Known]) -> None:
-    """Nothing is in the log of any container, those of finished steps included."""
+    """Nothing is in the log of any container, those of finished steps included (K12)."""
     api = CoreV1Api(new_client_from_config(context=context))
     read = 0
     for pod in api.list_namespaced_pod(platform).items:
@@ -89,14 +89,14 @@ def test_logs_show_none(context: str, platform: str, secrets: list[Known]) -> No
 
 
 def test_objects_show_none(kubectl: Command, platform: str, secrets: list[Known]) -> None:
-    """Nothing is in any object of the namespace but the Secrets: no variable, argument, parameter or event."""
+    """Nothing is in any object of the namespace but the Secrets: no variable, argument, parameter or event (K12)."""
     objects = kubectl("get", KINDS, "-n", platform, "-o", "json").encode()
     assert b"workflows.argoproj.io" in objects
     assert shown_in(objects, secrets) == set()
 
 
 def test_databases_show_none(kubectl: Command, platform: str, secrets: list[Known]) -> None:
-    """Nothing is in the databases of Kubeflow Pipelines and MLflow."""
+    """Nothing is in the databases of Kubeflow Pipelines and MLflow (K12)."""
     dump = kubectl("exec", "-n", platform, "mariadb-0", "--", "sh", "-c", DUMP, timeout=300).encode()
     assert b"run_details" in dump
     assert b"model_versions" in dump
@@ -106,7 +106,7 @@ def test_databases_show_none(kubectl: Command, platform: str, secrets: list[Know
 def test_stored_objects_show_none(
     context: str, platform: str, kubectl: Command, secrets: list[Known]
 ) -> None:
-    """Nothing is in what runs left in the object store: logs, reports, metrics, bundles."""
+    """Nothing is in what runs left in the object store: logs, reports, metrics, bundles (K12)."""
     read = 0
     for name, content in _stored(context, platform, kubectl):
         assert shown_in(content, secrets) == set(), f"in {name}"

@@ -178,7 +178,7 @@ class _Forgetful(BaseHTTPRequestHandler):
 
 
 def test_a_store_that_does_not_compare_and_swap_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store that ignores If-None-Match is refused when it is opened, before a pointer rests on it (threats: P6)."""
+    """A store that ignores If-None-Match is refused when it is opened, before a pointer rests on it (P6, O1)."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Forgetful) as server:
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")

@@ -59,7 +59,7 @@ def stopping(store: StoppableStore, number: int, put: Callable[..., Any]) -> Cal
 def test_a_promotion_goes_on_when_the_store_is_back(
     away: Harbour, store: StoppableStore, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """Away in the middle of the copy, or at the record's entry: nothing is served or proposed, and nothing is lost."""
+    """Away in the middle of the copy, or at the record's entry: nothing is served, proposed or lost (O3)."""
     with monkeypatch.context() as patch:
         patch.setattr(obstore, "put", stopping(store, number, obstore.put))
         with pytest.raises(

@@ -52,7 +52,7 @@ def test_objects_of_every_size_and_the_longest_key_come_back(workspace: Workspac
 
 
 def test_one_of_many_creates(workspace: Workspace) -> None:
-    """Of writers that create one object at the same moment, one is told that it did, and its bytes are there."""
+    """Of writers that create one object at the same moment, one is told that it did, and its bytes are there (O1)."""
 
     def write(number: int, key: str) -> bool:
         return workspace.create(key, str(number).encode())
@@ -65,7 +65,7 @@ def test_one_of_many_creates(workspace: Workspace) -> None:
 
 
 def test_what_was_written_is_read_and_listed_at_once(workspace: Workspace) -> None:
-    """The store is no eventual one: a pointer that moved has moved for everybody."""
+    """The store is no eventual one: a pointer that moved has moved for everybody (O1)."""
     for number in range(100):
         workspace.put("pointer", str(number).encode())
         assert workspace.get("pointer") == str(number).encode()

@@ -23,7 +23,7 @@ GOOD = {
 
 @pytest.mark.timeout(1_800)  # Half a minute where nothing else runs.
 def test_ten_kills_lose_nothing_and_count_nothing_twice(tmp_path: Path) -> None:
-    """Servers that are killed under load, with a store that is killed too: every answered id is stored once."""
+    """Servers that are killed under load, with a store that is killed too: every answered id is stored once (O2)."""
     soak = Soak(tmp_path, seed=10)
     try:
         soak.run(kills=10, requests=4_000, seconds=float("inf"))
