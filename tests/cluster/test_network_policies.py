@@ -6,20 +6,30 @@ that a policy that is there and does nothing is found too.
 
 from __future__ import annotations
 
+import base64
 import json
 import secrets
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+from minio import Minio
 
+from seatrial.cluster.context import connect
+from seatrial.cluster.forward import SERVICES, Forward
 from support.cluster_world import Command, World, wait_until
+from support.kubeflow import Pipelines, chain
 
 pytestmark = pytest.mark.timeout(900)
 Edge = tuple[str, int]
 MORE_PORTS = {22, 80, 443, 6060, 8080, 9001}
 """Tried besides the ports that the pods declare: what listens undeclared is open as well."""
+READ_SECONDS = 20
+"""How long the API gets to read a pipeline; what no policy allows it would wait for minutes for."""
 CLIENTS: dict[str, set[Edge]] = {
     "": set(),
     "minio": {("minio", 9000)},
@@ -150,3 +160,66 @@ def test_environments_reach_store_and_registry(network: Network) -> None:
     reached = network.reached_from("test", {"app": "tries"})
 
     assert reached == {("minio", 9000), ("mlflow", 5000)}
+
+
+@pytest.fixture
+def listener(kubectl: Command, elsewhere: str) -> Iterator[tuple[World, str]]:
+    """A stranger's web server, which says who asked it: its world, and its address."""
+    world = World(kubectl, elsewhere)
+    serve = {"command": ["python", "-m", "http.server", "9000", "--directory", "/tmp"]}  # noqa: S108 -- in the pod
+    world.apply(world.pod("web", container=serve))
+    try:
+        world.run("wait", "--for=condition=Ready", "pod/web", "--timeout=120s", timeout=130)
+        yield world, f"http://{world.get('pod', 'web')['status']['podIP']}:9000"
+    finally:
+        world.run("delete", "pod", "web", "--wait=false")
+
+
+def _said_of_reading(api: str, url: str) -> str:
+    """What the API of Kubeflow Pipelines says when it shall make a pipeline of what lies at an address."""
+    made = {
+        "pipeline": {"display_name": f"read-{secrets.token_hex(4)}"},
+        "pipeline_version": {"display_name": "1", "package_url": {"pipeline_url": url}},
+    }
+    request = urllib.request.Request(  # noqa: S310 -- ours
+        f"{api}/apis/v2beta1/pipelines/create",
+        data=json.dumps(made).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=READ_SECONDS) as answer:  # noqa: S310 -- ours
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except TimeoutError:
+        return "it waits"
+
+
+def test_pipelines_are_read_from_no_stranger(
+    pipelines: Pipelines, kubectl: Command, listener: tuple[World, str], tmp_path: Path
+) -> None:
+    """Whoever may ask the API cannot let it read files or ask others; the object store alone it reaches (K8)."""
+    world, address = listener
+    found = kubectl("get", "secret", "minio-root", "-n", pipelines.namespace, "-o", "json")
+    user, password = (
+        base64.b64decode(json.loads(found)["data"][key]).decode() for key in ("user", "password")
+    )
+    key = f"read/{secrets.token_hex(4)}.yaml"
+    within = Minio("minio:9000", user, password, secure=False, region="us-east-1")
+    cluster = connect(pipelines.context, pipelines.namespace)
+    with Forward(cluster, *SERVICES["minio"]) as forward:
+        store = Minio(forward.host, user, password, secure=False)
+        store.fput_object("mlpipeline", key, str(chain(tmp_path / "chain.yaml", steps=1, seconds=0)))
+    ask = f"import urllib.request as r; r.urlopen('{address}/from-itself').close()"
+
+    with Forward(cluster, *SERVICES["pipelines-api"]) as forward:
+        read = _said_of_reading(forward.address, within.presigned_get_object("mlpipeline", key))
+        assert "Unexpected pipeline file format" in read  # It was read: the address ends like no file.
+        assert _said_of_reading(forward.address, f"{address}/pipeline.yaml") == "it waits"
+        assert "unsupported protocol scheme" in _said_of_reading(forward.address, "file:///etc/passwd")
+
+    with pytest.raises(AssertionError, match="404"):
+        world.run("exec", "web", "--", "python", "-c", ask)
+    said = world.run("logs", "web")
+    assert "/from-itself" in said
+    assert "/pipeline.yaml" not in said
