@@ -81,18 +81,25 @@ def print_json(value: Any) -> None:
     sys.stdout.write(orjson.dumps(value, option=options, default=str).decode() + "\n")
 
 
+def workspace_of(env: str, workspace: str | None) -> Workspace:
+    """Open the workspace of an environment: that of the one in git, if it is one and no workspace is named."""
+    from seatrial.promotion.environment import environment_names, open_environment
+    from seatrial.workspace import Workspace
+
+    if workspace is None and env in environment_names():
+        return open_environment(env).open_workspace()
+    return Workspace.open(workspace)
+
+
 def place_of(env: str, workspace: str | None) -> tuple[Workspace, TrustRoot | None]:
     """Return the workspace of an environment, and whom to trust there; None: the workspace's own trust root.
 
     They are those of the environment in git, if it is one and no workspace is named.
     """
     from seatrial.promotion.environment import environment_names, open_environment
-    from seatrial.workspace import Workspace
 
-    if workspace is None and env in environment_names():
-        environment = open_environment(env)
-        return environment.open_workspace(), environment.open_trust_root()
-    return Workspace.open(workspace), None
+    there = workspace is None and env in environment_names()
+    return workspace_of(env, workspace), open_environment(env).open_trust_root() if there else None
 
 
 def run() -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console, place_of
+from seatrial.cli.app import Environment, Model, WorkspaceOption, app, console, place_of, workspace_of
 
 Bundle = Annotated[
     str | None,
@@ -136,10 +136,9 @@ def wait(
     Example: `seatrial wait flights --env test --limit 600`
     """
     from seatrial.promotion import wait_for_bundle
-    from seatrial.workspace import Workspace
 
     pointer = wait_for_bundle(
-        Workspace.open(workspace),
+        workspace_of(env, workspace),
         env,
         model,
         report=lambda line: console.print(line, soft_wrap=True),

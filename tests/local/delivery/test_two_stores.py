@@ -136,6 +136,8 @@ def test_a_bundle_goes_from_server_to_server(
     assert kinds == ["gates", "approval", "promotion"]
     listed = {said["environment"]: said["serves"] for said in json(cli("environments", "list", "--json"))}
     assert listed == {"test": digest, "staging": digest, "production": digest}
+    for name in listed:
+        assert cli("wait", MODEL, "--env", name, "--limit", 1)[0] == 0
 
     apart.rules("staging", f"rollout: {{steps: [0, 50], minimum_rows: {ROWS}, minimum_time: 1s}}\n")
     apart.git("commit", "--quiet", "--all", "--message", "Step by step")
