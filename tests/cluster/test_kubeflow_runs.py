@@ -107,8 +107,11 @@ def _killed(kubectl: Command, namespace: str, selector: str) -> None:
     assert "deleted" in said, f"no pod is labelled {selector}"
 
 
-def _working(pipelines: Pipelines, run: str) -> list[str]:
-    """Wait for the pods of steps that work."""
+def test_step_whose_pod_is_deleted_is_tried_again(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path
+) -> None:
+    """A pod that goes away on its way is no failure of the step: it runs anew, and the run succeeds (K1)."""
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
     end = time.monotonic() + 300
     working: list[str] = []
     while not working:
@@ -119,15 +122,6 @@ def _working(pipelines: Pipelines, run: str) -> list[str]:
             for pod in pipelines.pods(run)
             if "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
         ]
-    return working
-
-
-def test_step_whose_pod_is_deleted_is_tried_again(
-    pipelines: Pipelines, kubectl: Command, tmp_path: Path
-) -> None:
-    """A pod that goes away on its way is no failure of the step: it runs anew, and the run succeeds (K1)."""
-    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
-    working = _working(pipelines, run)
 
     # As a node that is lost takes its pods: at once, with no time to finish.
     kubectl(
@@ -136,21 +130,6 @@ def test_step_whose_pod_is_deleted_is_tried_again(
 
     assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
     assert [mark.text for mark in pipelines.marks(run)] == ["x"]
-
-
-def test_step_is_tried_again_when_what_watches_it_dies(
-    pipelines: Pipelines, kubectl: Command, tmp_path: Path
-) -> None:
-    """Argo's container beside a step crashes: the step is tried again, and the run does not hang (K3)."""
-    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
-    (working,) = _working(pipelines, run)
-    kubectl("-n", pipelines.namespace, "wait", "--for=condition=Ready", f"pod/{working}", "--timeout=60s")
-
-    # No process of a pod can kill the first one of a container, but what makes a Go program print where it is ends it.
-    kubectl("-n", pipelines.namespace, "exec", working, "-c", "wait", "--", "argoexec", "kill", "3", "1")
-
-    assert pipelines.finished(run, timeout=600) == "SUCCEEDED", pipelines.told(run)
-    assert {mark.text for mark in pipelines.marks(run)} == {"x"}
 
 
 def test_runs_of_a_schedule_that_is_removed_go_on(pipelines: Pipelines, tmp_path: Path) -> None:

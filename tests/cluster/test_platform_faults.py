@@ -1,4 +1,4 @@
-"""Parts of the platform are away for a minute while a run goes on: it finishes, and what is told of it catches up."""
+"""Faults of the platform while runs go on: parts that are away or lose their data, and what is told of it later."""
 
 from __future__ import annotations
 
@@ -40,12 +40,13 @@ PARTS = {
 }
 
 
-def _at_work(pipelines: Pipelines, run: str) -> bool:
-    """Whether a step of the run works just now."""
-    return any(
-        "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+def _working(pipelines: Pipelines, run: str) -> list[str]:
+    """The pods of steps of the run that work just now."""
+    return [
+        pod["metadata"]["name"]
         for pod in pipelines.pods(run)
-    )
+        if "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+    ]
 
 
 def _workflow_ended(pipelines: Pipelines, run: str) -> float:
@@ -63,7 +64,7 @@ def test_run_finishes_though_a_part_is_away(
 ) -> None:
     """Away from the middle of a step on, and back: each step ran once, and the run is told to have succeeded (K4)."""
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=3, seconds=5))
-    wait_until(lambda: _at_work(pipelines, run), f"a step of {run}", 300)
+    wait_until(lambda: _working(pipelines, run), f"a step of {run}", 300)
     with PARTS[name].away(kubectl, pipelines.namespace):
         time.sleep(AWAY_SECONDS)
     back = time.time()
@@ -75,6 +76,21 @@ def test_run_finishes_though_a_part_is_away(
         f"and was told to have {told - max(back, ended):.0f} s later"
     )
     assert [mark.text for mark in pipelines.marks(run)] == ["x", "xx", "xxx"]
+
+
+def test_step_is_tried_again_when_what_watches_it_dies(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path
+) -> None:
+    """Argo's container beside a step crashes: the step is tried again, and the run does not hang (K3)."""
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
+    (working,) = wait_until(lambda: _working(pipelines, run), f"a step of {run}", 300)
+    kubectl("-n", pipelines.namespace, "wait", "--for=condition=Ready", f"pod/{working}", "--timeout=60s")
+
+    # No process of a pod can kill the first one of a container, but what makes a Go program print where it is ends it.
+    kubectl("-n", pipelines.namespace, "exec", working, "-c", "wait", "--", "argoexec", "kill", "3", "1")
+
+    assert pipelines.finished(run, timeout=600) == "SUCCEEDED", pipelines.told(run)
+    assert {mark.text for mark in pipelines.marks(run)} == {"x"}
 
 
 def _shown(pipelines: Pipelines, package: Path) -> str:
