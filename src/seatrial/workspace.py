@@ -44,6 +44,8 @@ ATTEMPTS = 10
 PAUSE_SECONDS = 0.1
 """Pause after the first failed attempt; after the second it is twice as long, and so on."""
 _SHOWN = 300
+_STORE_FULL = re.compile(r"507 Insufficient Storage|XMinioStorageFull")
+"""What S3 stores say when they have no room."""
 
 
 @contextmanager
@@ -67,6 +69,8 @@ def store_errors(doing: str, access: StoreAccess = USUAL) -> Iterator[None]:
             remedy = (
                 "The disk is full: free some space and run the command again; nothing half-written is read."
             )
+        elif _STORE_FULL.search(str(error)):
+            remedy = "The object store's disk is full: give it room and run it again; nothing half-written is read."
         elif "S3" in text or "http" in text:
             remedy = access.remedy
         else:

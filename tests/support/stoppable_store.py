@@ -99,6 +99,10 @@ class StoppableStore:
         found = self._client().list_objects(BUCKET, prefix=prefix, recursive=True)
         return {str(each.object_name).removeprefix(prefix): str(each.etag) for each in found}
 
+    def remove(self, key: str) -> None:
+        """Remove an object of the bucket."""
+        self._client().remove_object(BUCKET, key)
+
     def add_user(self, name: str, prefix: str, *, writes: bool = True) -> dict[str, str]:
         """Make a user who may use what is below a prefix alone, and not delete; return the settings of its own."""
         policy = policy_document([Grant(bucket=BUCKET, prefix=prefix, access="append")])
