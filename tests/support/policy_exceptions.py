@@ -9,12 +9,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     # (rule, place): the reason. A place is what the rule names: object, or object and container.
     (
         "has_probes",
-        "Deployment/ml-pipeline-persistenceagent/persistence-agent",
-    ): "it has no port that a probe could ask; it ends by itself when it cannot go on, and is started again",
-    (
-        "has_probes",
         "Deployment/ml-pipeline-scheduledworkflow/scheduled-workflow-controller",
-    ): "as the persistence agent",
+    ): "it has no port that a probe could ask; it ends by itself when it cannot go on, and is started again",
     (
         "grants_no_way_into_pods",
         "Role/workflow-controller",
