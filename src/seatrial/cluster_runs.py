@@ -46,14 +46,6 @@ SECRET_KEYS = (
 """What an environment's Secret says, each as the variable of that name in every step."""
 # On a cluster the one is what a person typed, for any number of runs; kfp.local knows the other one not at all.
 _TYPED_NAME, _UNIQUE_NAME = "{{$.pipeline_job_name}}", "{{$.pipeline_job_resource_name}}"
-RETRIES = 2
-# Argo counts the longest duration from the start of the first attempt, the work itself included.
-_RETRY = {
-    "maxRetryCount": RETRIES,
-    "backoffDuration": "5s",
-    "backoffFactor": 2.0,
-    "backoffMaxDuration": "86400s",
-}
 
 
 @dataclass(frozen=True)
@@ -134,9 +126,9 @@ def compile_for_cluster(name: str, path: Path, environment: str) -> None:
     specification = yaml.load(path.read_text(encoding="utf-8").replace(_TYPED_NAME, _UNIQUE_NAME))
     _name(specification, name, environment)
     for task in _tasks(specification):
+        # No retries either: of a task that asks for some, Argo tries all failures again, and as soon. Those of the
+        # platform (`steps.retries` of its chart) are for what is no fault of the step, and wait for a service.
         task["cachingOptions"] = {}
-        if "dag" not in specification["components"][task["componentRef"]["name"]]:
-            task["retryPolicy"] = dict(_RETRY)
     executors = specification["deploymentSpec"]["executors"]
     for label, executor in executors.items():
         _equip(executor["container"], _component(label))

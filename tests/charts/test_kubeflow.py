@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from seatrial.errors import StoreError
+from seatrial.store_access import StoreAccess
+from seatrial.workspace import store_errors
 from support.charts import CHARTS, NAMESPACE, Case, Object, of_kind, parse, pods, rendered, template
 
 ORDER = "$setElementOrder/containers"
@@ -251,6 +254,15 @@ def transient(objects: list[Object]) -> str:
 def test_only_what_is_no_fault_of_a_step_is_tried_again(helm: str, message: str, again: bool) -> None:
     """Messages of lost pods and of services that do not answer are transient; a step's own failure is not."""
     assert bool(re.search(transient(rendered(ARGO)), message)) == again
+
+
+def test_a_step_of_ours_whose_store_failed_is_tried_again(helm: str) -> None:
+    """What it says of a store that does not answer is known to the platform, whosever it is."""
+    pattern = transient(rendered(ARGO))
+    for owner in ("", "staging"):
+        with pytest.raises(StoreError) as caught, store_errors("reading a table", StoreAccess(owner)):
+            raise OSError("connection refused")
+        assert re.search(pattern, f"Error (exit code 1): seatrial.errors.StoreError: {caught.value}")
 
 
 def test_retries_of_a_pipeline_are_left_alone(helm: str) -> None:

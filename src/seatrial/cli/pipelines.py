@@ -170,7 +170,7 @@ def compile_pipelines(
 ) -> None:
     """Write the pipelines as YAML that a Kubeflow Pipelines backend runs for an environment.
 
-    Each has credentials, keys, memory and retries of its steps in it; upload it on the Kubeflow page, or
+    Each has credentials, keys and memory of its steps in it; upload it on the Kubeflow page, or
     with the `kfp` command.
 
     Example: `seatrial compile --env test --folder build/pipelines`

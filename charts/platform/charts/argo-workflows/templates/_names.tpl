@@ -75,11 +75,11 @@ spec:
 {{- /*
 What in the message of a failed pod says that the step is not to blame: what a node does to its pods, a pod that was
 killed or ran out of memory, a service of the platform that did not answer (in the words of gRPC and of Go; the
-launcher of 2.14.3 says nothing of it and falls over its own clean-up, before the step's code has begun), and that
-Argo's own container died beside the step: the end of a log follows the code of any other.
+launcher of 2.14.3 says nothing of it and falls over its own clean-up, before the step's code has begun; of our own
+steps in theirs), and that Argo's own container died beside the step: the end of a log follows the code of any other.
 */ -}}
 {{- define "argo-workflows.transientErrors" -}}
-(?i)pod deleted|evict|preempt|low on resource|node is shutting down|imminent node shutdown|OOMKilled|exit code (137|143)\)|code = (Unavailable|DeadlineExceeded)|dial tcp|\(\*LauncherV2\)\.publish|^Error \(exit code [0-9]+\)$
+(?i)pod deleted|evict|preempt|low on resource|node is shutting down|imminent node shutdown|OOMKilled|exit code (137|143)\)|code = (Unavailable|DeadlineExceeded)|dial tcp|\(\*LauncherV2\)\.publish|^Error \(exit code [0-9]+\)$|The store( of \S+)? failed while|MLflow at \S+ cannot be used
 {{- end -}}
 
 {{- /* The object store as steps reach it: the chart's own by its short name, which is found with the first question. */ -}}
