@@ -20,9 +20,12 @@ from typing import Any
 import pytest
 from kfp_server_api import ApiException
 from minio import Minio
+from tests.cluster.conftest import AS_OF, ENVIRONMENT
 
 from seatrial.cluster.context import connect
 from seatrial.cluster.forward import SERVICES, Forward
+from seatrial.cluster.kubeflow import Kubeflow
+from seatrial.cluster_runs import compile_for_cluster
 from support.cluster_world import wait_until
 from support.kubeflow import Command, Pipelines, chain, kept_and_shown
 from support.parts_away import Part
@@ -32,6 +35,8 @@ BUCKET = "mlpipeline"
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "kubernetes.md"
 AWAY_SECONDS = 60
 CATCH_UP_SECONDS = 300
+DONE_BEFORE = 4
+"""Steps of the training that are over before the store goes away: these are short, and take data in and split them."""
 PARTS = {
     "API server": Part("deployment/ml-pipeline"),
     "persistence agent": Part("deployment/ml-pipeline-persistenceagent"),
@@ -40,12 +45,12 @@ PARTS = {
 }
 
 
-def _working(pipelines: Pipelines, run: str) -> list[str]:
-    """The pods of steps of the run that work just now."""
+def _steps(pipelines: Pipelines, run: str, phase: str) -> list[str]:
+    """The pods of steps of the run that are in a phase just now."""
     return [
         pod["metadata"]["name"]
         for pod in pipelines.pods(run)
-        if "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == "Running"
+        if "-impl-" in pod["metadata"]["name"] and pod["status"]["phase"] == phase
     ]
 
 
@@ -64,7 +69,7 @@ def test_run_finishes_though_a_part_is_away(
 ) -> None:
     """Away from the middle of a step on, and back: each step ran once, and the run is told to have succeeded (K4)."""
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=3, seconds=5))
-    wait_until(lambda: _working(pipelines, run), f"a step of {run}", 300)
+    wait_until(lambda: _steps(pipelines, run, "Running"), f"a step of {run}", 300)
     with PARTS[name].away(kubectl, pipelines.namespace):
         time.sleep(AWAY_SECONDS)
     back = time.time()
@@ -78,12 +83,33 @@ def test_run_finishes_though_a_part_is_away(
     assert [mark.text for mark in pipelines.marks(run)] == ["x", "xx", "xxx"]
 
 
+def test_training_goes_on_when_the_store_was_away(
+    context: str, pipelines: Pipelines, kubectl: Command, tmp_path: Path
+) -> None:
+    """Away from a step of ours on: what wants it fails and is tried again, longer than it was away (K1)."""
+    package = tmp_path / "training.yaml"
+    compile_for_cluster("training", package, ENVIRONMENT)
+    with Kubeflow(connect(context, pipelines.namespace)) as kubeflow:
+        arguments = {"model": "flights", "as_of": AS_OF}
+        run = kubeflow.start(kubeflow.version(package), ENVIRONMENT, "The store goes away", arguments)
+        # Not within a long step, which would wait for the store by itself.
+        wait_until(lambda: len(_steps(pipelines, run, "Succeeded")) >= DONE_BEFORE, f"steps of {run}", 600)
+        with Part("statefulset/minio").away(kubectl, pipelines.namespace):
+            time.sleep(AWAY_SECONDS)
+        assert pipelines.finished(run, timeout=900) == "SUCCEEDED", pipelines.told(run)
+        workflow = kubeflow.workflow(run)
+    assert workflow is not None
+    again = {step.name: len(step.attempts) for step in workflow.steps if len(step.attempts) > 1}
+    print(f"tried again: {again}")
+    assert again
+
+
 def test_step_is_tried_again_when_what_watches_it_dies(
     pipelines: Pipelines, kubectl: Command, tmp_path: Path
 ) -> None:
     """Argo's container beside a step crashes: the step is tried again, and the run does not hang (K3)."""
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=1, seconds=20))
-    (working,) = wait_until(lambda: _working(pipelines, run), f"a step of {run}", 300)
+    (working,) = wait_until(lambda: _steps(pipelines, run, "Running"), f"a step of {run}", 300)
     kubectl("-n", pipelines.namespace, "wait", "--for=condition=Ready", f"pod/{working}", "--timeout=60s")
 
     # No process of a pod can kill the first one of a container, but what makes a Go program print where it is ends it.
