@@ -28,7 +28,8 @@ from seatrial.tables import Tables
 from seatrial.workspace import Workspace
 
 LAYER = "feedback"
-COMMIT_BYTES = 64 * 1024 * 1024
+FIRST_COMMIT_BYTES, COMMIT_BYTES = 8 * 1024 * 1024, 64 * 1024 * 1024
+"""What the first commit of a round takes at most, and what any does."""
 LONGEST_WAIT = 60.0
 LEFT_AFTER_SECONDS = 60.0
 """A log that nobody has touched for so long is left behind; a server that crashed is back before."""
@@ -139,15 +140,20 @@ def _remove(log: FeedbackLog) -> None:
 
 
 def _chunks(segments: list[Segment]) -> Iterator[list[Segment]]:
-    """Yield segments in groups that fit into memory, so that a long backlog drains all the same."""
+    """Yield segments in groups that fit into memory, so that a long backlog drains all the same.
+
+    The first is small, and each may be twice as large as the one before: a server that is killed again and again,
+    soon after its start, ships something each time, and one that lives does it in few commits.
+    """
     chunk: list[Segment] = []
-    size = 0
+    size, limit = 0, min(FIRST_COMMIT_BYTES, COMMIT_BYTES)
     for segment in segments:
-        size += segment.path.stat().st_size
-        if chunk and size > COMMIT_BYTES:
+        own = segment.path.stat().st_size
+        if chunk and size + own > limit:
             yield chunk
-            chunk, size = [], segment.path.stat().st_size
+            chunk, size, limit = [], 0, min(2 * limit, COMMIT_BYTES)
         chunk.append(segment)
+        size += own
     if chunk:
         yield chunk
 
