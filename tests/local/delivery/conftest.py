@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 from tests.local.serving.conftest import Ferry, trained_ferry
 
+from seatrial.cli import main  # noqa: F401 -- it registers the commands
+from seatrial.cli.app import run
 from support.harbour import Harbour, open_harbour
 
 __all__ = ["trained_ferry"]
+
+Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +60,23 @@ def harbour(opened: Harbour, tmp_path: Path) -> Iterator[Harbour]:
 def served(delivered: Harbour, tmp_path: Path) -> Iterator[Harbour]:
     """A harbour of one's own, in which production has served both bundles."""
     yield from _copied(delivered, tmp_path)
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run a command and return its exit code and what it printed to both streams."""
+    monkeypatch.setenv("COLUMNS", "1000")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["seatrial", *map(str, arguments)])
+        code = run()
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def json(answer: tuple[int, str, str]) -> Any:
+    """Return what a command printed as JSON, if it went well."""
+    code, out, err = answer
+    assert (code, err) == (0, "")
+    return orjson.loads(out)

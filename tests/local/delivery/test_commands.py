@@ -2,40 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Any
-
-import orjson
 import pytest
+from tests.local.delivery.conftest import Cli, json
 
-from seatrial.cli import main  # noqa: F401 -- it registers the commands
-from seatrial.cli.app import run
 from seatrial.promotion.pointer import read_pointer
 from support.harbour import MODEL, Harbour
 from support.killed_delivery import ROWS, record_comparisons
-
-Cli = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command and return its exit code and what it printed to both streams."""
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seatrial", *map(str, arguments)])
-        code = run()
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def json(answer: tuple[int, str, str]) -> Any:
-    """Return what a command printed as JSON, if it went well."""
-    code, out, err = answer
-    assert (code, err) == (0, "")
-    return orjson.loads(out)
 
 
 def test_the_way_by_commands(harbour: Harbour, cli: Cli) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import orjson
 import pytest
+from tests.local.delivery.conftest import Cli, json
 
 from seatrial.bundle import load_bundle
-from seatrial.cli import main  # noqa: F401 -- it registers the commands
-from seatrial.cli.app import run
 from seatrial.delivery.keys import trust_maker
 from seatrial.delivery.load_server import started
 from seatrial.errors import UsageError
@@ -22,7 +19,6 @@ from support.harbour import MODEL, Harbour
 from support.killed_delivery import ROWS, record_comparisons
 from support.stoppable_store import StoppableStore
 
-Cli = Callable[..., tuple[int, str, str]]
 ADDRESS = "s3://seatrial/seatrial"
 """The same for test and for staging, in buckets of the same name: the servers alone tell them apart."""
 PRODUCTION = "s3://seatrial/production"
@@ -83,26 +79,6 @@ def apart(
     for name in ("staging", "production"):
         open_environment(name).open_workspace()  # It writes the marker of a store that compares and swaps.
     return harbour
-
-
-@pytest.fixture
-def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command and return its exit code and what it printed to both streams."""
-    monkeypatch.setenv("COLUMNS", "1000")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["seatrial", *map(str, arguments)])
-        code = run()
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def json(answer: tuple[int, str, str]) -> Any:
-    """Return what a command printed as JSON, if it went well."""
-    code, out, err = answer
-    assert (code, err) == (0, "")
-    return orjson.loads(out)
 
 
 def promoted(harbour: Harbour, cli: Cli, to: str) -> str:
