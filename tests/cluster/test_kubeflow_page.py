@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +31,7 @@ pytestmark = [
 ]
 STEP_MILLISECONDS = 900_000
 PATIENCE_MILLISECONDS = 120_000
+LINEAGE_SECONDS = 60
 STEPS = ("ingest", "validate")
 STEPS_OF_LEARNING = (
     "features", "split", "train", "evaluate", "gates", "bundle", "report", "register",
@@ -45,7 +48,37 @@ def pipelines(context: str, platform: str, kubectl: Command) -> Pipelines:
     )
     if not ready.strip():
         pytest.skip("the cluster cannot have the image of the Kubeflow page")
-    return Pipelines(context, platform, kubectl)
+    found = Pipelines(context, platform, kubectl)
+    _expect_lineage(found)
+    return found
+
+
+def _expect_lineage(pipelines: Pipelines) -> None:
+    """The page gets lineage for its graphs; without it each test below would wait in vain, and none would say why."""
+    end = time.monotonic() + LINEAGE_SECONDS
+    while "grpc-status: 0" not in (said := _lineage(pipelines)):
+        if time.monotonic() > end:
+            parts = ("metadata-grpc", "metadata-envoy", "ml-pipeline-ui")
+            logs = [
+                pipelines.kubectl("-n", pipelines.namespace, "logs", f"deployment/{part}") for part in parts
+            ]
+            pytest.fail("\n".join([f"the page gets no lineage: {said}", *logs]), pytrace=False)
+        time.sleep(2)
+
+
+def _lineage(pipelines: Pipelines) -> str:
+    """What the page is answered by the lineage service, as gRPC-Web, whose trailer has the status."""
+    with Forward(connect(pipelines.context, pipelines.namespace), *SERVICES["kubeflow"]) as forward:
+        request = urllib.request.Request(  # noqa: S310 -- ours
+            f"{forward.address}/ml_metadata.MetadataStoreService/GetContextTypes",
+            data=bytes(5),  # a message of no bytes
+            headers={"Content-Type": "application/grpc-web+proto", "X-Grpc-Web": "1"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=LINEAGE_SECONDS) as answer:  # noqa: S310 -- ours
+                return f"{answer.headers}{answer.read().decode(errors='replace')}"
+        except OSError as error:
+            return str(error)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,11 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from seatrial.bundle.signing import public_key_file
@@ -81,10 +83,29 @@ def test_closed_port_is_silent() -> None:
         assert "refused" in why_silent(f"http://127.0.0.1:{port}/")
 
 
-@pytest.mark.parametrize("address", ["minio:9000", "tcp://minio", "ftp://minio:1", "s3://", ""])
+def test_grpc_method_answers() -> None:
+    """A server that has the method has answered; one without it and a port that is silent have not."""
+    answers = {"Get": grpc.unary_unary_rpc_method_handler(lambda request, _: request)}
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("trial.Lineage", answers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+
+        assert why_silent(f"grpc://127.0.0.1:{port}/trial.Lineage/Get") == ""
+        assert "UNIMPLEMENTED" in why_silent(f"grpc://127.0.0.1:{port}/trial.Other/Get")
+
+        server.stop(grace=None).wait()
+        assert "UNAVAILABLE" in why_silent(f"grpc://127.0.0.1:{port}/trial.Lineage/Get")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["minio:9000", "tcp://minio", "ftp://minio:1", "s3://", "", "grpc://minio:1", "grpc://minio/a/b"],
+)
 def test_addresses_that_are_none(address: str) -> None:
     """What is no address is refused at once instead of waited for."""
-    with pytest.raises(UsageError, match="An address must be tcp"):
+    with pytest.raises(UsageError, match="An address must be one of tcp"):
         why_silent(address)
 
 

@@ -22,6 +22,8 @@ PROBE_SECONDS = 3.0
 PAUSE_SECONDS = 0.5
 LINE_SECONDS = 5.0
 """How often is said what is waited for."""
+FORMS = ("tcp://HOST:PORT", "http(s)://...", "grpc://HOST:PORT/SERVICE/METHOD", "s3://BUCKET")
+_GRPC_PARTS = 2
 STORE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
@@ -30,7 +32,8 @@ def why_silent(address: str) -> str:
 
     Args:
         address: ``tcp://HOST:PORT`` accepts a connection; ``http://...`` and ``https://...`` answer with a
-            status below 300; ``s3://BUCKET/PREFIX`` can be listed with the credentials of the ``AWS_*`` variables.
+            status below 300; ``grpc://HOST:PORT/SERVICE/METHOD`` answers an empty message without an error;
+            ``s3://BUCKET/PREFIX`` can be listed with the credentials of the ``AWS_*`` variables.
 
     Returns:
         Why it does not answer; empty if it does.
@@ -43,11 +46,11 @@ def why_silent(address: str) -> str:
         return _why_no_connection(parts.hostname, parts.port)
     if parts.scheme in {"http", "https"} and parts.hostname:
         return _why_no_page(address)
+    if parts.scheme == "grpc" and parts.hostname and parts.port and parts.path.count("/") == _GRPC_PARTS:
+        return _why_no_reply(parts)
     if parts.scheme == "s3" and parts.netloc:
         return _why_no_bucket(parts)
-    raise UsageError(
-        f"An address must be tcp://HOST:PORT, http(s)://... or s3://BUCKET. Got {address!r} instead."
-    )
+    raise UsageError(f"An address must be one of {', '.join(FORMS)}. Got {address!r} instead.")
 
 
 def _why_no_connection(host: str, port: int) -> str:
@@ -66,6 +69,19 @@ def _why_no_page(address: str) -> str:
         return f"HTTP {error.code}"
     except OSError as error:
         return str(getattr(error, "reason", error))
+
+
+def _why_no_reply(parts: SplitResult) -> str:
+    import grpc
+
+    # A connection of its own each time: one that was made before the network knew the Service may lead elsewhere.
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    with grpc.insecure_channel(parts.netloc, options=options) as channel:
+        try:
+            channel.unary_unary(parts.path)(b"", timeout=PROBE_SECONDS)
+        except grpc.RpcError as error:
+            return f"{error.code().name}: {error.details()}"
+    return ""
 
 
 def _why_no_bucket(parts: SplitResult) -> str:
@@ -110,7 +126,7 @@ def wait_for(addresses: list[str], *, limit_seconds: float | None = None) -> Non
 def main() -> None:
     """Wait for the addresses of the command line."""
     parser = argparse.ArgumentParser(prog="python -m seatrial.cluster_setup.wait", description=__doc__)
-    parser.add_argument("addresses", nargs="+", metavar="ADDRESS", help="tcp://, http(s):// or s3://")
+    parser.add_argument("addresses", nargs="+", metavar="ADDRESS", help=", ".join(FORMS))
     parser.add_argument("--limit-seconds", type=float, help="give up then; without it, never")
     arguments = parser.parse_args()
     wait_for(arguments.addresses, limit_seconds=arguments.limit_seconds)

@@ -64,7 +64,7 @@ capabilities:
 A container that waits until something answers, and says every few seconds what it waits for; so
 that nothing crashes and is started again while the platform comes up. Takes a dictionary:
   root       $
-  addresses  what is waited for, in this order: tcp://HOST:PORT, http://..., or s3://BUCKET
+  addresses  what is waited for, in this order: tcp://HOST:PORT, http://..., grpc://HOST:PORT/SERVICE/METHOD, or s3://BUCKET
   env        environment variables, as YAML (for s3: AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)
 */ -}}
 {{- define "seatrial.waitFor" -}}
