@@ -27,11 +27,13 @@ class StoppableStore:
 
     Args:
         folder: Where its data are; those of an earlier run are found again.
+        drives: Over how many drives it spreads them, as ``minio.storage.drives`` of the chart.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, drives: int = 1) -> None:
         self._command = minio_command()
         self._folder = folder
+        self.drives = [folder / "data"] if drives == 1 else [folder / f"drive{n + 1}" for n in range(drives)]
         self._address = f"127.0.0.1:{free_port()}"
         self._console = f"127.0.0.1:{free_port()}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,9 +61,10 @@ class StoppableStore:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [self._command, "server", str(self._folder / "data"), "--address", self._address]
+        command = [self._command, "server", *map(str, self.drives), "--address", self._address]
         command += ["--console-address", self._console]
-        keys = {"MINIO_ROOT_USER": self._user, "MINIO_ROOT_PASSWORD": self._password}
+        # Several drives are folders of one disk here, which it refuses otherwise.
+        keys = {"MINIO_ROOT_USER": self._user, "MINIO_ROOT_PASSWORD": self._password, "MINIO_CI_CD": "1"}
         log = self._folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(
