@@ -27,7 +27,7 @@ from seatrial.cluster.forward import SERVICES, Forward
 from seatrial.cluster.kubeflow import Kubeflow
 from seatrial.cluster_runs import compile_for_cluster
 from support.cluster_world import wait_until
-from support.kubeflow import Command, Pipelines, chain, kept_and_shown
+from support.kubeflow import Command, Pipelines, chain, hostile_archive, kept_and_shown
 from support.parts_away import Part
 
 pytestmark = pytest.mark.timeout(1500)
@@ -158,6 +158,15 @@ def test_step_is_not_answered_by_what_was_changed(pipelines: Pipelines, tmp_path
         for key in keys:
             store.remove_object(BUCKET, key)
     assert len({first, second, _shown(pipelines, package)}) == 3
+
+
+def test_no_archive_is_unpacked(pipelines: Pipelines, tmp_path: Path) -> None:
+    """A step that is handed a hostile archive finds it as one file, and nothing beside or above it (K11)."""
+    run = pipelines.submit(hostile_archive(tmp_path / "archive.yaml"))
+
+    assert pipelines.finished(run) == "SUCCEEDED", pipelines.told(run)
+    (mark,) = pipelines.marks(run)
+    assert json.loads(mark.text) == {"beside": ["kept"], "start": "1f8b", "outside": []}
 
 
 def _documented(namespace: str) -> list[str]:

@@ -50,6 +50,32 @@ import json, pathlib, sys, time
 text, now = pathlib.Path(sys.argv[1]).read_text(), time.time()
 print("step", json.dumps({"text": text, "begun": now, "ended": now}), flush=True)
 """
+ARCHIVE = """
+import io, pathlib, sys, tarfile
+path = pathlib.Path(sys.argv[1])
+path.parent.mkdir(parents=True, exist_ok=True)
+with tarfile.open(path, "w:gz") as archive:
+    for name in ("../outside", "/tmp/outside", "inside"):
+        member = tarfile.TarInfo(name)
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"evil"))
+    for name, kind, target in (("up", tarfile.SYMTYPE, "/"), ("up/tmp/outside", tarfile.LNKTYPE, "/etc/passwd")):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        archive.addfile(member)
+    zeros = tarfile.TarInfo("zeros")
+    zeros.size = 1 << 28
+    archive.addfile(zeros, open("/dev/zero", "rb"))
+"""
+FILES = """
+import json, pathlib, sys, time
+path, now = pathlib.Path(sys.argv[1]), time.time()
+outside = [str(p) for p in (path.parent.parent / "outside", pathlib.Path("/tmp/outside")) if p.exists()]
+beside = sorted(str(p.relative_to(path.parent)) for p in path.parent.rglob("*"))
+start = path.read_bytes()[:2].hex() if path.is_file() else ""
+text = json.dumps({"beside": beside, "start": start, "outside": outside})
+print("step", json.dumps({"text": text, "begun": now, "ended": now}), flush=True)
+"""
 MARK = re.compile(r"^step (\{.*\})$", re.MULTILINE)
 
 Command = Callable[..., str]
@@ -77,6 +103,31 @@ def keep(kept: dsl.Output[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa
 @dsl.container_component
 def show(kept: dsl.Input[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa: ANN201
     return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", SHOW], args=[kept.path])
+
+
+@dsl.container_component
+def archive(kept: dsl.Output[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", ARCHIVE], args=[kept.path])
+
+
+@dsl.container_component
+def look(kept: dsl.Input[dsl.Artifact]):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", FILES], args=[kept.path])
+
+
+def hostile_archive(path: Path) -> Path:
+    """Compile a pipeline whose first step hands a hostile archive to its second one, which says what files it finds.
+
+    Args:
+        path: The file to write.
+    """
+
+    @dsl.pipeline(name="hostile-archive")
+    def pipeline() -> None:
+        look(kept=archive().outputs["kept"])
+
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
 
 
 def kept_and_shown(path: Path, name: str) -> Path:
