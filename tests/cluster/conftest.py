@@ -28,6 +28,8 @@ PLATFORM = "seatrial"
 """The namespace of the platform, which all tests share: it takes minutes to come up."""
 CONTEXT = os.environ.get("SEATRIAL_TEST_CONTEXT", "kind-seatrial")
 """The kubeconfig context of the cluster; it must be one of kind's."""
+VALUES = os.environ.get("SEATRIAL_TEST_VALUES", "")
+"""A values file that the platform is installed with, such as one that asks for another version; none where empty."""
 ENVIRONMENT = "test"
 """The environment that the tests train in."""
 AS_OF = "2013-04-01T00:00:00+00:00"
@@ -99,7 +101,10 @@ def helm(context: str) -> Command:
 
 @pytest.fixture(scope="session")
 def platform(kubectl: Command, helm: Command) -> str:
-    """The namespace of the platform, installed as a user would by helm alone, and ready."""
+    """The namespace of the platform, installed as a user would by helm alone, and ready.
+
+    With `SEATRIAL_TEST_VALUES`, it has the values of that file.
+    """
     manifest = json.dumps(
         {
             "apiVersion": "v1",
@@ -123,6 +128,7 @@ def platform(kubectl: Command, helm: Command) -> str:
         "--wait-for-jobs",
         "--timeout",
         "10m",
+        *(("--values", VALUES) if VALUES else ()),
     )
     return PLATFORM
 
