@@ -78,6 +78,16 @@ def test_steps_are_restricted_by_settings_alone(helm: str) -> None:
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
 
 
+@pytest.mark.parametrize("values", [{}, NEWER], ids=["tested", "newer"])
+def test_steps_may_write_to_their_volumes(helm: str, values: Object) -> None:
+    """A step's pod has its group on its volumes, also where Kubeflow writes a security context of its own."""
+    objects = parse(template(ARGO, values=values))
+    everywhere = controller_settings(objects)["workflowDefaults"]["spec"]["securityContext"]
+    patched = json.loads(patches(objects)[0]).get("securityContext", {} if values else everywhere)
+
+    assert patched.get("fsGroup") == everywhere["runAsUser"]
+
+
 def test_drivers_are_patched_where_they_are(helm: str) -> None:
     """A driver's pod gets its resources, and no container that it does not have."""
     driver = json.loads(patches(rendered(ARGO))[1])

@@ -2,10 +2,15 @@
 {{- define "argo-workflows.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- if eq $root.Values.global.kubeflowPipelines.version "2.17.0" -}}
+{{- if include "argo-workflows.newer" $root -}}
 {{- $image = dict "repository" $image.repository "tag" "v4.0.5" -}}
 {{- end -}}
 {{- include "seatrial.image" $image -}}
+{{- end -}}
+
+{{- /* "true" for the newer of the two versions of Kubeflow Pipelines. Takes $. */ -}}
+{{- define "argo-workflows.newer" -}}
+{{- if eq .Values.global.kubeflowPipelines.version "2.17.0" }}true{{ end -}}
 {{- end -}}
 
 {{- /* Security context of the containers of a step: as seatrial.containerSecurity, but a step may write where its image lets it. */ -}}
@@ -31,7 +36,12 @@ No two braces may close at once: they would end the expression.
 {{- $launcher := dict "name" "kfp-launcher" "securityContext" $security "resources" .Values.steps.launcher.resources -}}
 {{- $driver := dict "name" "main" "resources" .Values.steps.driver.resources -}}
 {{- $order := list (dict "name" "main") (dict "name" "wait") -}}
-{{- $step := dict "initContainers" (list $launcher) "$setElementOrder/containers" $order | toJson | replace "}" "} " -}}
+{{- $stepPod := dict "initContainers" (list $launcher) "$setElementOrder/containers" $order -}}
+{{- if include "argo-workflows.newer" . -}}
+{{- /* It writes a security context of the pod of its own, in which that of workflowDefaults is lost, and with it who may write to volumes. */ -}}
+{{- $ignored := set $stepPod "securityContext" (dict "fsGroup" .Values.steps.runAsUser) -}}
+{{- end -}}
+{{- $step := $stepPod | toJson | replace "}" "} " -}}
 {{- $driverPod := dict "containers" (list $driver) "$setElementOrder/containers" $order | toJson | replace "}" "} " -}}
 {{ printf "{{=pod.name contains 'system-container-impl-' ? '%s' : pod.name contains 'system-container-driver-' || pod.name contains 'system-dag-driver-' ? '%s' : '{ }'}}" $step $driverPod }}
 {{- end -}}
