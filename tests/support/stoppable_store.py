@@ -63,8 +63,9 @@ class StoppableStore:
         """Start it, and wait until it answers."""
         command = [self._command, "server", *map(str, self.drives), "--address", self._address]
         command += ["--console-address", self._console]
-        # Several drives are folders of one disk here, which it refuses otherwise.
-        keys = {"MINIO_ROOT_USER": self._user, "MINIO_ROOT_PASSWORD": self._password, "MINIO_CI_CD": "1"}
+        keys = {"MINIO_ROOT_USER": self._user, "MINIO_ROOT_PASSWORD": self._password}
+        if len(self.drives) > 1:  # They are folders of one disk here, which it refuses otherwise.
+            keys["MINIO_CI_CD"] = "1"
         log = self._folder / "log"
         with log.open("ab") as output:
             self._process = subprocess.Popen(

@@ -2,15 +2,10 @@
 {{- define "argo-workflows.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index . 1 -}}
-{{- if include "argo-workflows.newer" $root -}}
+{{- if include "seatrial.newerPipelines" $root -}}
 {{- $image = dict "repository" $image.repository "tag" "v4.0.5" -}}
 {{- end -}}
 {{- include "seatrial.image" $image -}}
-{{- end -}}
-
-{{- /* "true" for the newer of the two versions of Kubeflow Pipelines. Takes $. */ -}}
-{{- define "argo-workflows.newer" -}}
-{{- if eq .Values.global.kubeflowPipelines.version "2.17.0" }}true{{ end -}}
 {{- end -}}
 
 {{- /* Security context of the containers of a step: as seatrial.containerSecurity, but a step may write where its image lets it. */ -}}
@@ -37,7 +32,7 @@ No two braces may close at once: they would end the expression.
 {{- $driver := dict "name" "main" "resources" .Values.steps.driver.resources -}}
 {{- $order := list (dict "name" "main") (dict "name" "wait") -}}
 {{- $stepPod := dict "initContainers" (list $launcher) "$setElementOrder/containers" $order -}}
-{{- if include "argo-workflows.newer" . -}}
+{{- if include "seatrial.newerPipelines" . -}}
 {{- /* It writes a security context of the pod of its own, in which that of workflowDefaults is lost, and with it who may write to volumes. */ -}}
 {{- $ignored := set $stepPod "securityContext" (dict "fsGroup" .Values.steps.runAsUser) -}}
 {{- end -}}

@@ -41,6 +41,11 @@ access.seatrial.io/{{ $service }}: "true"
 {{ required "an image needs a repository" .repository }}:{{ required (printf "the image %s needs a tag" .repository) .tag }}
 {{- end -}}
 
+{{- /* "true" for the newer of the two versions of Kubeflow Pipelines, which wants other settings. Takes $. */ -}}
+{{- define "seatrial.newerPipelines" -}}
+{{- if eq .Values.global.kubeflowPipelines.version "2.17.0" }}true{{ end -}}
+{{- end -}}
+
 {{- /* Security context of a pod, as Pod Security "restricted" wants it. Takes the numeric user. */ -}}
 {{- define "seatrial.podSecurity" -}}
 runAsNonRoot: true

@@ -8,11 +8,6 @@
 {{- include "seatrial.image" $image -}}
 {{- end -}}
 
-{{- /* "true" for the newer of the two versions, which wants other settings. Takes $. */ -}}
-{{- define "kubeflow-pipelines.newer" -}}
-{{- if eq .Values.global.kubeflowPipelines.version "2.17.0" }}true{{ end -}}
-{{- end -}}
-
 {{- /* Settings of the API server. They replace those within the image, which name services that are not here. */ -}}
 {{- define "kubeflow-pipelines.apiServerConfig" -}}
 {{- $database := .Values.database.pipelines -}}
