@@ -89,11 +89,16 @@ class StoppableStore:
             self._process.wait()
             self._process = None
 
-    def upload(self, folder: Path, prefix: str) -> None:
-        """Put the files of a folder into the bucket, which is made where it is not there."""
+    def make_bucket(self) -> None:
+        """Make the bucket where it is not there."""
         client = self._client()
         if not client.bucket_exists(BUCKET):
             client.make_bucket(BUCKET)
+
+    def upload(self, folder: Path, prefix: str) -> None:
+        """Put the files of a folder into the bucket, which is made where it is not there."""
+        self.make_bucket()
+        client = self._client()
         for path in folder.rglob("*"):
             if path.is_file():
                 client.fput_object(BUCKET, f"{prefix}/{path.relative_to(folder)}", str(path))

@@ -10,7 +10,8 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from minio import Minio
 from seatrial.bundle import open_signer
 from seatrial.workspace import Workspace
 from support.ports import free_port
+from support.stoppable_store import BUCKET, StoppableStore
 
 BUCKETS = ("seatrial", "mlflow")
 START_SECONDS = 180
@@ -108,3 +110,21 @@ def settings(minio: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> S
 def workspace(settings: Store) -> Workspace:
     """An empty workspace in the store."""
     return Workspace.open(f"s3://seatrial/{next(_numbers)}")
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Callable[[StoppableStore], AbstractContextManager[Workspace]]:
+    """Run a store within a block, which gets an empty workspace in it, below ``trial/``."""
+
+    @contextmanager
+    def run(store: StoppableStore) -> Iterator[Workspace]:
+        for name, value in store.settings.items():
+            monkeypatch.setenv(name, value)
+        store.start()
+        try:
+            store.make_bucket()
+            yield Workspace.open(f"s3://{BUCKET}/trial")
+        finally:
+            store.kill()
+
+    return run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -35,15 +37,12 @@ def _rot(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_lost_and_rotten_drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_and_rotten_drives(
+    tmp_path: Path, running: Callable[[StoppableStore], AbstractContextManager[Workspace]]
+) -> None:
     """One of four drives rots, and each in turn is replaced by an empty one: nothing is lost (O6)."""
     store = StoppableStore(tmp_path, drives=4)
-    for name, value in store.settings.items():
-        monkeypatch.setenv(name, value)
-    store.start()
-    try:
-        store.upload(tmp_path / "nothing", "")
-        workspace = Workspace.open(f"s3://{BUCKET}/drives")
+    with running(store) as workspace:
         draw = random.Random(6)
         contents = {f"objects/{number:02d}": draw.randbytes(SIZE) for number in range(12)}
         for key, content in contents.items():
@@ -57,5 +56,3 @@ def test_lost_and_rotten_drives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             store.start()
             assert {key: workspace.get(key) for key in workspace.list("objects")} == contents, drive.name
             wait_until(partial(_is_filled, drive, len(contents)), f"{drive.name} to be filled", HEAL_SECONDS)
-    finally:
-        store.kill()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from seatrial.errors import StoreError
 from seatrial.workspace import Workspace
 from support.minio_server import minio_command
-from support.stoppable_store import BUCKET, StoppableStore
+from support.stoppable_store import StoppableStore
 
 SIZE = 64
 """Of its disk, in MiB."""
@@ -34,7 +36,11 @@ def _fill(workspace: Workspace, written: list[str]) -> None:
 
 
 @pytest.mark.skipif(not _can_mount(), reason="a small disk cannot be mounted here (that takes root)")
-def test_a_full_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_store(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    running: Callable[[StoppableStore], AbstractContextManager[Workspace]],
+) -> None:
     """A write is refused by name and with what to do, and leaves nothing; old objects are whole (O7)."""
     data = tmp_path / "store" / "data"
     data.mkdir(parents=True)
@@ -47,12 +53,7 @@ def test_a_full_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "seatrial.workspace.ATTEMPTS", 1
     )  # Else each write waits for a store that may recover.
     store = StoppableStore(tmp_path / "store")
-    for name, value in store.settings.items():
-        monkeypatch.setenv(name, value)
-    store.start()
-    try:
-        store.upload(tmp_path / "nothing", "")
-        workspace = Workspace.open(f"s3://{BUCKET}/full")
+    with running(store) as workspace:
         workspace.put("kept", b"kept")
         written: list[str] = []
         with pytest.raises(StoreError, match="failed while writing") as caught:
@@ -63,9 +64,7 @@ def test_a_full_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert workspace.list("pieces") == written
         assert (workspace.get("kept"), workspace.get(written[-1])) == (b"kept", PIECE)
 
-        store.remove(f"full/{written[0]}")
-        store.remove(f"full/{written[1]}")
+        store.remove(f"trial/{written[0]}")
+        store.remove(f"trial/{written[1]}")
         workspace.put("after", b"after")
         assert workspace.get("after") == b"after"
-    finally:
-        store.kill()
