@@ -121,29 +121,26 @@ def hostile_archive(path: Path) -> Path:
     Args:
         path: The file to write.
     """
-
-    @dsl.pipeline(name="hostile-archive")
-    def pipeline() -> None:
-        look(kept=archive().outputs["kept"])
-
-    compiler.Compiler().compile(pipeline, str(path))
-    return path
+    return _handed(path, "hostile-archive", archive, look)
 
 
 def kept_and_shown(path: Path, name: str) -> Path:
     """Compile a pipeline whose first step keeps the time in an artifact, and whose second one says what it was given.
 
-    Kubeflow's cache may answer for the first one.
-
     Args:
         path: The file to write.
         name: Name of the pipeline.
     """
+    return _handed(path, name, keep, show)
+
+
+def _handed(path: Path, name: str, first: Any, second: Any) -> Path:
+    """Compile a pipeline whose first step hands an artifact to its second; the cache may answer for the first alone."""
 
     @dsl.pipeline(name=name)
     def pipeline() -> None:
-        kept = keep().set_caching_options(enable_caching=True)
-        show(kept=kept.outputs["kept"]).set_caching_options(enable_caching=False)
+        kept = first().set_caching_options(enable_caching=True)
+        second(kept=kept.outputs["kept"]).set_caching_options(enable_caching=False)
 
     compiler.Compiler().compile(pipeline, str(path))
     return path
