@@ -13,6 +13,7 @@ from kubernetes import client, config
 
 from support.cluster_world import wait_until
 from support.kubeflow import Command, Pipelines, chain
+from support.parts_away import Part
 
 pytestmark = pytest.mark.timeout(3600)
 FINISHED = 20_000
@@ -71,14 +72,11 @@ def test_finished_runs_do_not_pile_up(
         }
         workflows.create_namespaced_custom_object(*ARGO, pipelines.namespace, "workflows", body)
 
-    kubectl("-n", pipelines.namespace, "scale", "deployment/workflow-controller", "--replicas=0")
-    try:
+    with Part("deployment/workflow-controller").away(kubectl, pipelines.namespace):
         begun = time.monotonic()
         with ThreadPoolExecutor(8) as threads:
             list(threads.map(make, range(FINISHED)))
         print(f"{FINISHED:,} finished workflows made in {time.monotonic() - begun:.0f} s")
-    finally:
-        kubectl("-n", pipelines.namespace, "scale", "deployment/workflow-controller", "--replicas=1")
     took = _seconds_to_work_again(pipelines, kubectl, chain(tmp_path / "chain.yaml", steps=1, seconds=0))
     begun = time.monotonic()
     wait_until(
