@@ -13,11 +13,13 @@ import yaml
 from seatrial.errors import StoreError
 from seatrial.store_access import StoreAccess
 from seatrial.workspace import store_errors
-from support.charts import CHARTS, NAMESPACE, Case, Object, of_kind, parse, pods, rendered, template
+from support.charts import CHARTS, NAMESPACE, Case, Object, Refused, of_kind, parse, pods, rendered, template
 
 ORDER = "$setElementOrder/containers"
 ARGO = Case(CHARTS / "platform" / "charts" / "argo-workflows", None)
 KUBEFLOW = Case(CHARTS / "platform" / "charts" / "kubeflow-pipelines", None)
+PLATFORM = Case(CHARTS / "platform", None)
+PODS: Object = {"global": {"kubeflowPipelines": {"drivers": "pods"}}}
 ARCHIVED: Object = {"archiveLogs": {"enabled": True}}
 NEWER: Object = {"global": {"kubeflowPipelines": {"version": "2.17.0"}}}
 
@@ -193,6 +195,41 @@ def test_steps_may_do_little(helm: str) -> None:
         (["configmaps"], ["get"], ["kfp-launcher"]),
         (["secrets"], ["get"], ["mlpipeline-minio-artifact"]),
     ]
+
+
+def test_runs_are_held_where_somebody_lets_them_go(helm: str) -> None:
+    """Argo holds a run exactly where the service is that lets it go: not alone, and not where steps have drivers' pods."""
+    for case, values, held in ((PLATFORM, {}, True), (PLATFORM, PODS, False), (ARGO, {}, False)):
+        objects = parse(template(case, values=values))
+        there = any(
+            found["metadata"]["name"] == "ml-pipeline-driver" for found in of_kind(objects, "Deployment")
+        )
+        assert (controller_settings(objects)["workflowDefaults"]["spec"].get("suspend") is True, there) == (
+            held,
+            held,
+        )
+
+
+def test_runs_that_nobody_would_let_go_are_refused(helm: str) -> None:
+    """The value to change is named."""
+    without: Object = {"kubeflow-pipelines": {"enabled": False}}
+    with pytest.raises(Refused, match=r"set global\.kubeflowPipelines\.drivers=pods"):
+        template(PLATFORM, values=without)
+
+    template(PLATFORM, values={**without, **PODS})
+
+
+@pytest.mark.parametrize("values", [{}, NEWER], ids=["tested", "newer"])
+def test_the_driver_service_runs_the_driver_of_that_version(helm: str, values: Object) -> None:
+    """The program comes from the image that drivers' pods would have, and one service works at a time."""
+    objects = parse(template(KUBEFLOW, values=values))
+    deployment = named(objects, "Deployment", "ml-pipeline-driver")["spec"]
+    (program,) = deployment["template"]["spec"]["initContainers"]
+    version = values.get("global", {}).get("kubeflowPipelines", {}).get("version", "2.14.3")
+
+    assert program["image"] == environment(objects, "ml-pipeline")["V2_DRIVER_IMAGE"]
+    assert program["image"].endswith(f"kfp-driver:{version}")
+    assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
 
 
 def test_two_controllers_cannot_work_at_once(helm: str) -> None:

@@ -8,6 +8,9 @@
 {{- if and $database .Values.mariadb.enabled -}}
 {{- fail "global.database.external.host is set, so that MariaDB would stand idle: set mariadb.enabled=false." -}}
 {{- end -}}
+{{- if and (include "seatrial.driverService" .) (index .Values "argo-workflows").enabled (not (index .Values "kubeflow-pipelines").enabled) -}}
+{{- fail "Argo would hand each run to a part of Kubeflow Pipelines that is switched off: set global.kubeflowPipelines.drivers=pods." -}}
+{{- end -}}
 {{- range $part := list "mlflow" "kubeflow-pipelines" -}}
 {{- if (index $.Values $part).enabled -}}
 {{- if not (or $store $.Values.minio.enabled) -}}

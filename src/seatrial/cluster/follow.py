@@ -25,6 +25,8 @@ from seatrial.steps.files import FAILURE, PROGRESS, rebuild_failure
 POLL_SECONDS = 1.0
 BEGIN_SECONDS = 120.0
 """How long a run may take to get its workflow."""
+DRIVER_SERVICE = "deployment/ml-pipeline-driver"
+"""What decides what steps need, where they have no drivers' pods."""
 _VERDICT = re.compile(r"(PASS|WARN|FAIL) +([^:]+): *(.*)")
 _WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows"
 
@@ -244,7 +246,8 @@ def failure_of(seen: Followed, cluster: Cluster, run_id: str) -> SeatrialError:
         name, driver = next(iter(workflow.drivers.items()))
         return RunError(
             f"The step {name} could not begin: {first_words(driver.message) or 'its driver failed'}{around}",
-            remedy=f"kubectl logs {driver.pod} -c main -n {cluster.namespace}; then: seatrial status",
+            remedy=f"kubectl logs {f'{driver.pod} -c main' if driver.pod else DRIVER_SERVICE} "
+            f"-n {cluster.namespace}; then: seatrial status",
         )
     why = first_words(workflow.message) if workflow and workflow.message else "no step says why"
     return RunError(f"The run failed: {why}{around}", remedy=look)

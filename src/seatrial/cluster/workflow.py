@@ -1,20 +1,19 @@
 """A run's steps, read from the workflow that Argo keeps for it.
 
-Kubeflow Pipelines makes a workflow of each run: a step is a small graph of a driver's pod, which decides, and
-an executor's pod, which works, perhaps several times. What a person wants to follow is the step. Everything
-here is plain JSON in, plain data out.
+Kubeflow Pipelines makes a workflow of each run: a step is a small graph of a driver, which decides, in a pod of its
+own or in the driver service, and an executor's pod, which works, perhaps several times. What a person wants to follow
+is the step. Everything here is plain JSON in, plain data out.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-Object = dict[str, Any]
+from seatrial.kubeflow_driver.workflows import Object, nodes_of
+
 StepState = Literal["waiting", "running", "succeeded", "cached", "failed"]
 
 _EXECUTOR_POD = "container-impl"
@@ -32,7 +31,7 @@ class Attempt:
 
     Attributes:
         node: Argo's id of it, by which its log is archived.
-        pod: Name of the pod.
+        pod: Name of the pod; empty for a driver that the driver service is asked.
         phase: Argo's word for how it is.
         message: What Argo says of it.
         started: When it began.
@@ -91,7 +90,7 @@ class Workflow:
         phase: Argo's word for how it is; empty before it began.
         message: What Argo says of it.
         steps: Its steps, in the order in which they began.
-        drivers: Failed pods that decide what a step needs, by the step's name.
+        drivers: Failed decisions what a step needs, by the step's name.
     """
 
     name: str
@@ -113,12 +112,7 @@ class Workflow:
 
 def read_workflow(item: Object) -> Workflow:
     """Read a workflow object as the API server, or Kubeflow Pipelines' own record, has it."""
-    status = item.get("status") or {}
-    nodes: dict[str, Object] = status.get("nodes") or {}
-    if status.get("compressedNodes"):
-        import orjson
-
-        nodes = orjson.loads(gzip.decompress(base64.b64decode(status["compressedNodes"])))
+    status, nodes = item.get("status") or {}, nodes_of(item)
     name = item["metadata"]["name"]
     tries: dict[str, list[Object]] = {}
     for node in nodes.values():
@@ -128,7 +122,7 @@ def read_workflow(item: Object) -> Workflow:
     drivers = {
         _task_of_driver(node): _attempt(node, name)
         for node in nodes.values()
-        if node["type"] == "Pod"
+        if node["type"] in {"Pod", "Suspend"}
         and node.get("templateName", "").endswith(_DRIVER)
         and node.get("phase") in _BAD
     }
@@ -183,7 +177,7 @@ def _path(node: Object, nodes: dict[str, Object], workflow: str) -> str:
 def _attempt(node: Object, workflow: str) -> Attempt:
     return Attempt(
         node["id"],
-        _pod_name(node, workflow),
+        _pod_name(node, workflow) if node["type"] == "Pod" else "",
         node.get("phase", ""),
         node.get("message", ""),
         _time(node.get("startedAt")),

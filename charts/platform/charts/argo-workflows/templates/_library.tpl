@@ -46,6 +46,11 @@ access.seatrial.io/{{ $service }}: "true"
 {{- if eq .Values.global.kubeflowPipelines.version "2.17.0" }}true{{ end -}}
 {{- end -}}
 
+{{- /* "true" where one process decides for the steps of all runs, and Argo hands it each new run. Takes $. */ -}}
+{{- define "seatrial.driverService" -}}
+{{- if eq .Values.global.kubeflowPipelines.drivers "service" }}true{{ end -}}
+{{- end -}}
+
 {{- /* Security context of a pod, as Pod Security "restricted" wants it. Takes the numeric user. */ -}}
 {{- define "seatrial.podSecurity" -}}
 runAsNonRoot: true

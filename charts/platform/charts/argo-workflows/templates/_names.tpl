@@ -44,6 +44,11 @@ No two braces may close at once: they would end the expression.
 {{- /* What holds for every workflow, unless it says otherwise. */ -}}
 {{- define "argo-workflows.workflowDefaults" -}}
 spec:
+  {{- /* Alone, this chart has nobody who would let a run go. */}}
+  {{- if and (include "seatrial.driverService" .) (not .Chart.IsRoot) }}
+  # Until the driver service of Kubeflow Pipelines has seen the run, and lets it go.
+  suspend: true
+  {{- end }}
   securityContext:
     runAsNonRoot: true
     runAsUser: {{ .Values.steps.runAsUser }}
