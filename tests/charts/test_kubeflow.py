@@ -198,7 +198,7 @@ def test_steps_may_do_little(helm: str) -> None:
 
 
 def test_runs_are_held_where_somebody_lets_them_go(helm: str) -> None:
-    """Argo holds a run exactly where the service is that lets it go: not alone, and not where steps have drivers' pods."""
+    """Argo holds a run exactly where the service is that lets it go."""
     for case, values, held in ((PLATFORM, {}, True), (PLATFORM, PODS, False), (ARGO, {}, False)):
         objects = parse(template(case, values=values))
         there = any(
