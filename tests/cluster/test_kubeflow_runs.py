@@ -75,6 +75,7 @@ def _wait_for_marks(pipelines: Pipelines, run: str, count: int) -> None:
 COMPONENTS = (
     "workflow-controller",
     "ml-pipeline",
+    "ml-pipeline-driver",
     "ml-pipeline-persistenceagent",
     "ml-pipeline-scheduledworkflow",
     "mariadb",

@@ -39,6 +39,7 @@ DONE_BEFORE = 4
 """Steps of the training that are over before the store goes away: these are short, and take data in and split them."""
 PARTS = {
     "API server": Part("deployment/ml-pipeline"),
+    "driver service": Part("deployment/ml-pipeline-driver"),
     "persistence agent": Part("deployment/ml-pipeline-persistenceagent"),
     "database": Part("statefulset/mariadb"),
     "lineage": Part(service="metadata-grpc-service"),

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seatrial.cluster.follow import Follower
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.driving import drive
 from seatrial.kubeflow_driver.service import DriverService
@@ -29,6 +30,7 @@ from seatrial.kubeflow_driver.workflows import (
     letting_go,
     waiting_in,
 )
+from seatrial.local_runs import StepEvent
 
 Object = dict[str, Any]
 
@@ -445,3 +447,28 @@ def test_a_run_that_cannot_be_read_stops_no_other(
     monkey.close()
 
     assert "odd: cannot be read" in capsys.readouterr().out
+
+
+class Told:
+    """A cluster whose list of workflows says one after another."""
+
+    def __init__(self, *runs: Object) -> None:
+        self.runs, self.namespace, self.api = list(runs), "seatrial", self
+
+    def list(self, _path: str, **_query: str) -> list[Object]:
+        """Return the next, and the last again and again."""
+        return [self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]]
+
+
+def test_who_follows_is_told_that_nobody_decides(held: Object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that the service does not let go, or does not answer, stands still with a reason, told once each."""
+    monkeypatch.setattr("seatrial.cluster.follow.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("seatrial.cluster.follow.DECIDE_SECONDS", -1.0)
+    run = begun(held)
+    over = merged(run, {"status": {"phase": "Succeeded", "nodes": None}})
+    told: list[StepEvent] = []
+    Follower(Told(held, held, run, run, over), "0f0f", told.append, lambda _node: "").follow()  # type: ignore[arg-type]
+
+    assert [(event.step, event.text.split(" has ")[0]) for event in told] == [
+        ("the run", "WAIT deployment/ml-pipeline-driver")
+    ] * 2

@@ -27,6 +27,8 @@ BEGIN_SECONDS = 120.0
 """How long a run may take to get its workflow."""
 DRIVER_SERVICE = "deployment/ml-pipeline-driver"
 """What decides what steps need, where they have no drivers' pods."""
+DECIDE_SECONDS = 15.0
+"""How long that may take before whoever follows is told."""
 _VERDICT = re.compile(r"(PASS|WARN|FAIL) +([^:]+): *(.*)")
 _WORKFLOWS = "/apis/argoproj.io/v1alpha1/namespaces/{}/workflows"
 
@@ -88,6 +90,7 @@ class Follower:
         self._phases: dict[str, str] = {}
         self._read: dict[str, int] = {}
         self._closed: set[str] = set()
+        self._undecided: tuple[str, float] = ("", 0.0)
         self.seen = Followed()
 
     def follow(self) -> Followed:
@@ -131,7 +134,17 @@ class Follower:
         self.seen.workflow = workflow = read_workflow(found[0])
         for step in workflow.steps:
             self._follow_step(step)
+        self._follow_decision(workflow)
         return workflow
+
+    def _follow_decision(self, workflow: Workflow) -> None:
+        """Tell of a decision that does not come: nothing else would say why the run stands still."""
+        if workflow.undecided != self._undecided[0]:
+            self._undecided = (workflow.undecided, time.monotonic())
+        late = workflow.undecided and time.monotonic() - self._undecided[1] > DECIDE_SECONDS
+        if late and self._moves("undecided", workflow.undecided):
+            text = f"WAIT {DRIVER_SERVICE} has not decided for {DECIDE_SECONDS:.0f} s what comes next: seatrial status"
+            self._tell(StepEvent("the run", "said", text, 0.0))
 
     def _follow_step(self, step: Step) -> None:
         for number, attempt in enumerate(step.attempts):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
-from seatrial.kubeflow_driver.workflows import Object, nodes_of
+from seatrial.kubeflow_driver.workflows import Object, is_held, nodes_of, waiting_in
 
 StepState = Literal["waiting", "running", "succeeded", "cached", "failed"]
 
@@ -91,6 +91,7 @@ class Workflow:
         message: What Argo says of it.
         steps: Its steps, in the order in which they began.
         drivers: Failed decisions what a step needs, by the step's name.
+        undecided: What the driver service has to answer before the run goes on; empty where it owes nothing.
     """
 
     name: str
@@ -98,6 +99,7 @@ class Workflow:
     message: str
     steps: list[Step]
     drivers: dict[str, Attempt]
+    undecided: str = ""
 
     @property
     def ended(self) -> bool:
@@ -128,7 +130,8 @@ def read_workflow(item: Object) -> Workflow:
     }
     begun = {step.name: min(_started(node) for node in tries[step.name]) for step in steps}
     in_order = sorted(steps, key=lambda step: (begun[step.name], step.name))
-    return Workflow(name, status.get("phase", ""), status.get("message", ""), in_order, drivers)
+    undecided = name if is_held(item) else ",".join(waiting.node for waiting in waiting_in(item))
+    return Workflow(name, status.get("phase", ""), status.get("message", ""), in_order, drivers, undecided)
 
 
 def _started(node: Object) -> str:
