@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from seatrial.cluster.follow import Follower
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.driving import drive
+from seatrial.kubeflow_driver.launcher import with_own_launcher
 from seatrial.kubeflow_driver.service import DriverService
 from seatrial.kubeflow_driver.workflows import (
     DRIVERS,
@@ -351,6 +352,34 @@ def test_a_driver_that_is_not_there_is_named(tmp_path: Path) -> None:
     outcome = drive(tmp_path / "nothing", for_component("{}"), seconds=1)
 
     assert outcome.failure == f"The driver {tmp_path}/nothing cannot be started: No such file or directory"
+
+
+def test_a_step_is_started_by_the_launcher_of_its_image() -> None:
+    """Where its image has one; no container hands it another. All else of the patch is as the driver wrote it."""
+    main = {"name": "main", "image": "steps:1", "command": ["/kfp-launcher/launch", "--run_id", "0f0f", "--"]}
+    patch = json.dumps({"containers": [main], "nodeSelector": {"disk": "ssd"}})
+    changed = json.loads(with_own_launcher(patch, {"steps:1": "/opt/launcher"}))
+
+    assert changed == {
+        "containers": [{**main, "command": ["/opt/launcher", "--run_id", "0f0f", "--"]}],
+        "initContainers": [{"name": "kfp-launcher", "$patch": "delete"}],
+        "nodeSelector": {"disk": "ssd"},
+    }
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "",
+        "{}",
+        '{"containers":[{"name":"main","image":"other:1","command":["/kfp-launcher/launch"]}]}',
+        '{"containers":[{"name":"main","image":"steps:1","command":["sh"]}]}',
+        '{"containers":[{"name":"main","image":"steps:1"}]}',
+    ],
+)
+def test_other_steps_are_handed_theirs(patch: str) -> None:
+    """An image that nobody named, and a step that no launcher starts, are left alone."""
+    assert with_own_launcher(patch, {"steps:1": "/opt/launcher"}) == patch
 
 
 class RunsInMemory:

@@ -33,6 +33,13 @@ def main() -> None:
     parser.add_argument("--alive", type=Path, required=True, help="a file that is touched while it watches")
     parser.add_argument("--at-once", type=int, default=8, help="how many drivers may work at the same time")
     parser.add_argument("--seconds", type=float, default=120.0, help="how long one may work")
+    parser.add_argument(
+        "--launcher-in",
+        action="append",
+        default=[],
+        metavar="IMAGE=PATH",
+        help="an image of steps that has Kubeflow's launcher of the driver's version, and where; may be repeated",
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
     service = DriverService(
@@ -40,6 +47,7 @@ def main() -> None:
         arguments.driver,
         at_once=arguments.at_once,
         seconds=arguments.seconds,
+        launchers=dict(one.split("=", 1) for one in arguments.launcher_in),
     )
     say("looks at runs")
     try:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from seatrial.cluster_setup.entry import say
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.driving import drive
+from seatrial.kubeflow_driver.launcher import with_own_launcher
 from seatrial.kubeflow_driver.workflows import (
     Object,
     Waiting,
@@ -23,6 +26,8 @@ from seatrial.kubeflow_driver.workflows import (
     waiting_in,
 )
 
+PATCH = "pod-spec-patch"
+"""The output that makes a step's pod of the template that all steps share."""
 _ODD = (LookupError, TypeError, ValueError, AttributeError)
 """What a workflow raises that is not as Argo writes it."""
 PAUSE_SECONDS, CLOSING_SECONDS = 1.0, 10.0
@@ -63,10 +68,19 @@ class DriverService:
         driver: The program of Kubeflow Pipelines.
         at_once: How many drivers may work at the same time.
         seconds: How long one may take.
+        launchers: Where Kubeflow's launcher is in an image that has it, by the image's reference.
     """
 
-    def __init__(self, runs: Runs, driver: Path, *, at_once: int, seconds: float) -> None:
-        self._runs, self._driver, self._seconds = runs, driver, seconds
+    def __init__(
+        self,
+        runs: Runs,
+        driver: Path,
+        *,
+        at_once: int,
+        seconds: float,
+        launchers: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._runs, self._driver, self._seconds, self._launchers = runs, driver, seconds, launchers
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="driver")
         self._taken: dict[str, set[Hashable]] = {}
         self._lock, self._ending = threading.Lock(), threading.Event()
@@ -132,6 +146,9 @@ class DriverService:
     def _answer(self, waiting: Waiting) -> None:
         began = time.monotonic()
         outcome = drive(self._driver, waiting, seconds=self._seconds)
+        if patch := outcome.values.get(PATCH):
+            values = {**outcome.values, PATCH: with_own_launcher(patch, self._launchers)}
+            outcome = replace(outcome, values=values)
         took = time.monotonic() - began
         told = self._change(waiting.workflow, lambda workflow: answering(workflow, waiting, outcome))
         how = f"failed: {outcome.failure}" if outcome.failure else "decided"
