@@ -125,15 +125,16 @@ class DriverService:
             if what in taken:
                 return
             taken.add(what)
-        self._pool.submit(self._done, work)
+        self._pool.submit(self._do, uid, what, work)
 
-    @staticmethod
-    def _done(work: Callable[[], None]) -> None:
-        """Do a work; an error that nobody thought of ends that work alone, and is told whole."""
+    def _do(self, uid: str, what: Hashable, work: Callable[[], None]) -> None:
+        """Do a work; an error that nobody thought of is told whole, and the work tried again at the next look."""
         try:
             work()
         except Exception:  # noqa: BLE001 -- a run that nobody answers would wait for good, and nobody know why
             say(traceback.format_exc())
+            with self._lock:
+                self._taken.get(uid, set()).discard(what)
 
     def _forget(self, uid: str) -> None:
         with self._lock:
