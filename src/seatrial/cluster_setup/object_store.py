@@ -9,10 +9,13 @@ key counts as a secret, so that no message says one.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -20,7 +23,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field
 
 from seatrial.cluster_setup.entry import read_plan, run, say
-from seatrial.errors import StoreError
+from seatrial.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     from minio import Minio
@@ -32,6 +35,9 @@ WRITE_OBJECT = ("s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUplo
 LIST_BUCKET = ("s3:ListBucket", "s3:ListBucketVersions")
 ATTEMPTS = 3
 """How often a request is tried before it counts as failed; the store is there when the set-up begins."""
+VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+_NO_VERSIONS = frozenset({"NotImplemented", "MethodNotAllowed", "AccessDenied"})
+"""How a store says that it keeps no versions, or shows them to others alone."""
 
 
 class _Model(BaseModel):
@@ -105,6 +111,50 @@ class Credentials:
 
     access_key: str
     secret_key: str
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store, and as whom it is asked.
+
+    Attributes:
+        endpoint: Its address, such as ``http://minio.seatrial.svc:9000``.
+        credentials: Whose access is used.
+        region: Its region.
+    """
+
+    endpoint: str
+    credentials: Credentials
+    region: str
+
+    @classmethod
+    def of_environment(cls) -> Store:
+        """Return the store that the ``AWS_*`` variables name.
+
+        Raises:
+            UsageError: if one is not set.
+        """
+        if missing := [name for name in VARIABLES if not os.environ.get(name)]:
+            raise UsageError(f"To look at a bucket, {' and '.join(missing)} must be set.")
+        endpoint, access_key, secret_key = (os.environ[name] for name in VARIABLES)
+        return cls(endpoint, Credentials(access_key, secret_key), os.environ.get("AWS_REGION", "us-east-1"))
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """One state of an object; where the bucket keeps no versions, the only one.
+
+    Attributes:
+        key: The object's.
+        modified: When it came to be, by the store's clock.
+        newest: Whether it is what a reader gets.
+        deleted: Whether it says that the object is gone.
+    """
+
+    key: str
+    modified: datetime
+    newest: bool
+    deleted: bool
 
 
 def read_credentials(folder: Path, name: str) -> Credentials:
@@ -294,6 +344,49 @@ def why_closed(endpoint: str, credentials: Credentials, region: str, bucket: str
     except StoreError as error:
         return error.message.rstrip(".")
     return ""
+
+
+def versions_below(store: Store, bucket: str, prefix: str, *, most: int) -> list[StoredVersion]:
+    """List the versions of all objects whose keys begin with a text, or what is there where none are kept.
+
+    Args:
+        store: The store.
+        bucket: The bucket.
+        prefix: How the keys begin.
+        most: How many are listed at most.
+
+    Raises:
+        StoreError: if the store is away or refuses, or if there are more.
+    """
+    from minio.error import S3Error
+
+    client = open_client(store.endpoint, store.credentials, store.region)
+    with _errors(f"to list {bucket}/{prefix}"):
+        try:
+            found = _listed(client, bucket, prefix, versions=True, most=most + 1)
+        except S3Error as error:
+            if error.code not in _NO_VERSIONS:
+                raise
+            found = _listed(client, bucket, prefix, versions=False, most=most + 1)
+    if len(found) > most:
+        raise StoreError(f"There are more than {most} versions of objects below {bucket}/{prefix}.")
+    return found
+
+
+_NOBODY_KNOWS = datetime.max.replace(tzinfo=UTC)
+
+
+def _listed(client: Minio, bucket: str, prefix: str, *, versions: bool, most: int) -> list[StoredVersion]:
+    found = client.list_objects(bucket, prefix=prefix, recursive=True, include_version=versions)
+    return [
+        StoredVersion(
+            str(one.object_name),
+            one.last_modified or _NOBODY_KNOWS,
+            str(one.is_latest).lower() != "false",
+            bool(one.is_delete_marker),
+        )
+        for one in itertools.islice(found, most)
+    ]
 
 
 def main() -> None:

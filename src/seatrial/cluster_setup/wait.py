@@ -7,7 +7,6 @@ shows up as a restart that somebody has to understand. So each pod of the platfo
 from __future__ import annotations
 
 import argparse
-import os
 import socket
 import time
 import urllib.error
@@ -24,7 +23,6 @@ LINE_SECONDS = 5.0
 """How often is said what is waited for."""
 FORMS = ("tcp://HOST:PORT", "http(s)://...", "grpc://HOST:PORT/SERVICE/METHOD", "s3://BUCKET")
 _GRPC_PARTS = 2
-STORE_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 def why_silent(address: str) -> str:
@@ -85,14 +83,10 @@ def _why_no_reply(parts: SplitResult) -> str:
 
 
 def _why_no_bucket(parts: SplitResult) -> str:
-    from seatrial.cluster_setup.object_store import Credentials, why_closed
+    from seatrial.cluster_setup.object_store import Store, why_closed
 
-    if missing := [name for name in STORE_VARIABLES if not os.environ.get(name)]:
-        raise UsageError(f"To wait for a bucket, {' and '.join(missing)} must be set.")
-    endpoint, access_key, secret_key = (os.environ[name] for name in STORE_VARIABLES)
-    region = os.environ.get("AWS_REGION", "us-east-1")
-    credentials = Credentials(access_key, secret_key)
-    return why_closed(endpoint, credentials, region, parts.netloc, parts.path.strip("/"))
+    store = Store.of_environment()
+    return why_closed(store.endpoint, store.credentials, store.region, parts.netloc, parts.path.strip("/"))
 
 
 def wait_for(addresses: list[str], *, limit_seconds: float | None = None) -> None:

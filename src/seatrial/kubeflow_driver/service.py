@@ -15,7 +15,7 @@ from typing import Protocol
 
 from seatrial.cluster_setup.entry import say
 from seatrial.errors import ClusterError
-from seatrial.kubeflow_driver.driving import drive
+from seatrial.kubeflow_driver.driving import Door, drive
 from seatrial.kubeflow_driver.launcher import with_own_launcher
 from seatrial.kubeflow_driver.workflows import (
     Object,
@@ -69,6 +69,7 @@ class DriverService:
         at_once: How many drivers may work at the same time.
         seconds: How long one may take.
         launchers: Where Kubeflow's launcher is in an image that has it, by the image's reference.
+        door: Where drivers shall reach the API of Kubeflow Pipelines; None: where they are told to.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class DriverService:
         at_once: int,
         seconds: float,
         launchers: Mapping[str, str] = MappingProxyType({}),
+        door: Door | None = None,
     ) -> None:
         self._runs, self._driver, self._seconds, self._launchers = runs, driver, seconds, launchers
+        self._door = door
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="driver")
         self._taken: dict[str, set[Hashable]] = {}
         self._lock, self._ending = threading.Lock(), threading.Event()
@@ -146,7 +149,7 @@ class DriverService:
 
     def _answer(self, waiting: Waiting) -> None:
         began = time.monotonic()
-        outcome = drive(self._driver, waiting, seconds=self._seconds)
+        outcome = drive(self._driver, waiting, seconds=self._seconds, door=self._door)
         if patch := outcome.values.get(PATCH):
             values = {**outcome.values, PATCH: with_own_launcher(patch, self._launchers)}
             outcome = replace(outcome, values=values)
