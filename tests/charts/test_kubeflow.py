@@ -166,11 +166,54 @@ def test_api_server_reads_settings_of_the_chart_alone(helm: str, values: Object)
     assert "Password" not in settings["DBConfig"]["MySQLConfig"]
 
 
-def test_no_step_is_answered_from_a_cache_that_nobody_checks(helm: str) -> None:
-    """Off, unless somebody who knows better says so: a pipeline that asks for Kubeflow's cache runs anew (K6)."""
-    for values, enabled in (({}, "false"), ({"apiServer": {"cache": True}}, "true")):
-        config = named(parse(template(KUBEFLOW, values=values)), "ConfigMap", "ml-pipeline")["data"]
-        assert json.loads(config["config.json"])["CacheEnabled"] == enabled
+@pytest.mark.parametrize(
+    ("values", "enabled"),
+    [
+        ({}, True),
+        (PODS, False),
+        ({"apiServer": {"cache": False}}, False),
+        ({**PODS, "apiServer": {"cache": True}}, True),
+    ],
+    ids=["checked", "unchecked", "off", "on whoever looks"],
+)
+def test_no_step_is_answered_from_a_cache_that_nobody_checks(
+    helm: str, values: Object, *, enabled: bool
+) -> None:
+    """On where the driver service looks, and off elsewhere, unless somebody who knows better says so (K6)."""
+    config = named(parse(template(KUBEFLOW, values=values)), "ConfigMap", "ml-pipeline")["data"]
+
+    assert json.loads(config["config.json"])["CacheEnabled"] == json.dumps(enabled)
+
+
+@pytest.mark.parametrize("endpoint", ["", "https://s3.example.org"], ids=["own", "external"])
+@pytest.mark.parametrize("cache", ["checked", True, False])
+def test_the_driver_service_looks_where_the_cache_answers(
+    helm: str, cache: str | bool, endpoint: str
+) -> None:
+    """It is told whom to ask, and reaches the store with the steps' keys; without a cache it has none of it."""
+    values = {"apiServer": {"cache": cache}, "global": {"objectStore": {"external": {"endpoint": endpoint}}}}
+    objects = parse(template(KUBEFLOW, values=values))
+    pod = named(objects, "Deployment", "ml-pipeline-driver")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    services = {
+        f"{one['metadata']['name']}:{port['port']}"
+        for one in of_kind(objects, "Service")
+        for port in one["spec"]["ports"]
+    }
+    secrets = {
+        one["valueFrom"].get("secretKeyRef", {}).get("name") for one in container["env"] if "valueFrom" in one
+    }
+
+    assert ("access.seatrial.io/minio" in pod["metadata"]["labels"]) == bool(cache)
+    assert ("mlpipeline-minio-artifact" in secrets) == bool(cache)
+    if not cache:
+        assert "--check-cache" not in container["args"]
+        return
+    at = container["args"].index("--check-cache")
+    assert container["args"][at + 1 :] == ["ml-pipeline:8887", "metadata-grpc-service:8080"]
+    assert set(container["args"][at + 1 :]) <= services
+    url = environment(objects, "ml-pipeline-driver")["AWS_ENDPOINT_URL"]
+    assert url == (endpoint or f"http://minio.{NAMESPACE}.svc:9000")
 
 
 def test_services_have_the_names_that_steps_dial(helm: str) -> None:

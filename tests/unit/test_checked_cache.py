@@ -1,4 +1,4 @@
-"""Kubeflow's cache with somebody who looks: what is taken again, how drivers ask for it, and who knows (K6)."""
+"""Kubeflow's cache with somebody who looks: what is taken again, how drivers ask for it, and who knows."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ later = st.integers(0, 10**6).map(lambda seconds: ENDED + timedelta(seconds=seco
 def test_with_versions_whatever_was_touched_is_told(
     names: set[str], done: list[tuple[str, str]], at: datetime
 ) -> None:
-    """What is done to an object of the step, within the same moment too, and what is added later; and nothing else."""
+    """What is done to an object of the step, within the same moment too, and what is added later (K6)."""
     bucket = Bucket(versions=True)
     for name in names:
         bucket.put(KEY + name, ENDED - timedelta(seconds=1))
@@ -90,7 +90,7 @@ def test_with_versions_whatever_was_touched_is_told(
 def test_without_versions_what_is_younger_or_gone_is_told(
     names: set[str], done: list[tuple[str, str]], at: datetime
 ) -> None:
-    """What is there and older than the step's end is taken; one file fewer of several shows in no list."""
+    """What is there and older than the step's end is taken; one file fewer of several shows in no list (K6)."""
     bucket = Bucket(versions=False)
     for name in names:
         bucket.put(KEY + name, ENDED - timedelta(seconds=1))
@@ -290,7 +290,7 @@ def _raising(error: Exception) -> Check:
 def test_what_may_have_changed_is_not_named(
     execution: str, check: Check, why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The driver hears of no earlier step, and lets its own run; the log says why."""
+    """The driver hears of no earlier step, and lets its own run; the log says why (K6)."""
     with asking(lambda *_: earlier(execution), check) as channel:
         assert channel.unary_unary(LIST)(b"") == b""
     told = capsys.readouterr().out

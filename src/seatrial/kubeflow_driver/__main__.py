@@ -30,30 +30,7 @@ class _ToldToEndError(Exception):
 
 def main() -> None:
     """Watch runs and answer drivers until the process is told to end; what works then is waited for."""
-    parser = argparse.ArgumentParser(
-        prog="python -m seatrial.kubeflow_driver",
-        description=__doc__,
-        epilog="example: python -m seatrial.kubeflow_driver --driver /kubeflow/driver --alive /tmp/alive",
-    )
-    parser.add_argument("--driver", type=Path, required=True, help="the program of Kubeflow Pipelines")
-    parser.add_argument("--alive", type=Path, required=True, help="a file that is touched while it watches")
-    parser.add_argument("--at-once", type=int, default=8, help="how many drivers may work at the same time")
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long one may work")
-    parser.add_argument(
-        "--launcher-in",
-        action="append",
-        default=[],
-        metavar="IMAGE=PATH",
-        help="an image of steps that has Kubeflow's launcher of the driver's version, and where; may be repeated",
-    )
-    parser.add_argument(
-        "--check-cache",
-        nargs=2,
-        metavar=("API", "LINEAGE"),
-        help="look in the store of the AWS_* variables whether what an earlier step left is as it was, before its work "
-        "is taken again; HOST:PORT of the gRPC of Kubeflow Pipelines' API, which names such steps, and of the lineage",
-    )
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     signal.signal(signal.SIGTERM, _end)
     cache = (
         _checked_cache(*arguments.check_cache, at_once=arguments.at_once) if arguments.check_cache else None
@@ -80,6 +57,33 @@ def main() -> None:
         service.close()
         if cache:
             cache.close()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m seatrial.kubeflow_driver",
+        description=__doc__,
+        epilog="example: python -m seatrial.kubeflow_driver --driver /kubeflow/driver --alive /tmp/alive",
+    )
+    parser.add_argument("--driver", type=Path, required=True, help="the program of Kubeflow Pipelines")
+    parser.add_argument("--alive", type=Path, required=True, help="a file that is touched while it watches")
+    parser.add_argument("--at-once", type=int, default=8, help="how many drivers may work at the same time")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long one may work")
+    parser.add_argument(
+        "--launcher-in",
+        action="append",
+        default=[],
+        metavar="IMAGE=PATH",
+        help="an image of steps that has Kubeflow's launcher of the driver's version, and where; may be repeated",
+    )
+    parser.add_argument(
+        "--check-cache",
+        nargs=2,
+        metavar=("API", "LINEAGE"),
+        help="look in the store of the AWS_* variables whether what an earlier step left is as it was, before its work "
+        "is taken again; HOST:PORT of the gRPC of Kubeflow Pipelines' API, which names such steps, and of the lineage",
+    )
+    return parser
 
 
 def _checked_cache(api: str, lineage: str, *, at_once: int) -> CheckedCache:

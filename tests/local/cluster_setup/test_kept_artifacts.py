@@ -100,14 +100,14 @@ def test_what_nobody_touched_is_taken(versioned: Step, plain: Step) -> None:
 
 
 def test_with_versions_every_touch_is_seen(versioned: Step) -> None:
-    """A file that is overwritten at once, though its time is not later than the step's end may be."""
+    """A file that is overwritten at once, though its time is hardly later than the step's end (K6)."""
     versioned.put("b/c")
 
     assert f"mlpipeline/{versioned.key}/b/c was written more than once" in versioned.why()
 
 
 def test_with_versions_one_deleted_file_is_missed(versioned: Step) -> None:
-    """One of three, which a list does not show; put back as it was, it is a stranger's all the same."""
+    """One of three, which a list does not show; put back as it was, it is a stranger's all the same (K6)."""
     versioned.client.remove_object("mlpipeline", f"{versioned.key}/b/d e+f%")
     assert f"mlpipeline/{versioned.key}/b/d e+f% was deleted" in versioned.why()
 
@@ -116,7 +116,7 @@ def test_with_versions_one_deleted_file_is_missed(versioned: Step) -> None:
 
 
 def test_what_was_added_or_replaced_later_is_seen(versioned: Step, plain: Step) -> None:
-    """By its time alone, where the bucket shows no more."""
+    """By its time alone, where the bucket shows no more (K6)."""
     versioned.put("added")
     assert "was written at" in versioned.why(ended=LONG_AGO)
 
@@ -125,7 +125,7 @@ def test_what_was_added_or_replaced_later_is_seen(versioned: Step, plain: Step) 
 
 
 def test_what_is_gone_is_missed(versioned: Step, plain: Step) -> None:
-    """All of it, with the versions too, as who cleans up for good leaves it."""
+    """All of it, with the versions too, as who cleans up for good leaves it (K6)."""
     for step, versions in ((versioned, True), (plain, False)):
         found = step.client.list_objects(
             step.bucket, prefix=step.key, recursive=True, include_version=versions

@@ -8,6 +8,15 @@
 {{- include "seatrial.image" $image -}}
 {{- end -}}
 
+{{- /* "true" where a step may take what an earlier one left: by default only where the driver service looks at it first. */ -}}
+{{- define "kubeflow-pipelines.cache" -}}
+{{- if eq (toString .Values.apiServer.cache) "checked" -}}
+{{- include "seatrial.driverService" . -}}
+{{- else if .Values.apiServer.cache -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{- /* Settings of the API server. They replace those within the image, which name services that are not here. */ -}}
 {{- define "kubeflow-pipelines.apiServerConfig" -}}
 {{- $database := .Values.database.pipelines -}}
@@ -32,7 +41,7 @@
   "ARCHIVE_CONFIG_LOG_FILE_NAME" "main.log"
   "ARCHIVE_CONFIG_LOG_PATH_PREFIX" "/artifacts"
   "DEFAULTPIPELINERUNNERSERVICEACCOUNT" "pipeline-runner"
-  "CacheEnabled" (toString .Values.apiServer.cache)
+  "CacheEnabled" (toString (eq (include "kubeflow-pipelines.cache" .) "true"))
   "AUTO_UPDATE_PIPELINE_DEFAULT_VERSION" "true"
   "CRON_SCHEDULE_TIMEZONE" .Values.scheduledWorkflowController.timeZone
   | toPrettyJson -}}
@@ -111,7 +120,7 @@ static_resources:
 {{- include "seatrial.waitFor" (dict "root" . "addresses" (list $database $bucket) "env" (include "kubeflow-pipelines.bucketEnvironment" .)) -}}
 {{- end -}}
 
-{{- /* What the waiting container needs to look at the bucket. */ -}}
+{{- /* What a container of ours needs to look at the bucket. */ -}}
 {{- define "kubeflow-pipelines.bucketEnvironment" -}}
 - {name: AWS_ENDPOINT_URL, value: {{ include "seatrial.objectStore.url" . | quote }}}
 - {name: AWS_REGION, value: {{ .Values.global.objectStore.region | quote }}}
