@@ -87,7 +87,7 @@ class KubernetesRuns:
                 raise
 
     def patch(self, name: str, change: Object) -> bool:
-        """Merge a change into a workflow; False where it is another one by now.
+        """Merge a change into a workflow, as this call of the client always does; False where it is another one by now.
 
         Raises:
             ClusterError: if Kubernetes does not answer.
@@ -103,7 +103,6 @@ class KubernetesRuns:
                     _PLURAL,
                     name,
                     change,
-                    _content_type="application/merge-patch+json",
                     _request_timeout=_REQUEST_SECONDS,
                 )
             except ApiException as error:
