@@ -42,3 +42,12 @@ def test_names_are_given_once() -> None:
     """A name and a repository stand for one image each."""
     assert len({image.name for image in IMAGES}) == len(IMAGES)
     assert len({image.repository for image in IMAGES}) == len(IMAGES)
+
+
+def test_the_image_of_steps_has_the_launcher_of_the_list() -> None:
+    """It is of the version that Kubeflow Pipelines would hand the steps."""
+    (launcher,) = (image for image in IMAGES if image.name == "kfp-launcher")
+    dockerfile = (ROOT / "images" / "pipeline" / "Dockerfile").read_text()
+
+    assert f"ARG KUBEFLOW_PIPELINES={launcher.tag}\n" in dockerfile
+    assert f"FROM {launcher.repository}:${{KUBEFLOW_PIPELINES}} AS launcher\n" in dockerfile

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from seatrial.errors import StoreError
+from seatrial.images import PIPELINE_IMAGE
 from seatrial.store_access import StoreAccess
 from seatrial.workspace import store_errors
 from support.charts import CHARTS, NAMESPACE, Case, Object, Refused, of_kind, parse, pods, rendered, template
@@ -273,6 +274,9 @@ def test_the_driver_service_runs_the_driver_of_that_version(helm: str, values: O
     assert program["image"] == environment(objects, "ml-pipeline")["V2_DRIVER_IMAGE"]
     assert program["image"].endswith(f"kfp-driver:{version}")
     assert (deployment["replicas"], deployment["strategy"]) == (1, {"type": "Recreate"})
+    (service,) = deployment["template"]["spec"]["containers"]
+    own = f"--launcher-in={PIPELINE_IMAGE}=/opt/kubeflow/launcher-2.14.3"
+    assert (own in service["args"]) == (not values), "the image has one version's launcher"
 
 
 def test_two_controllers_cannot_work_at_once(helm: str) -> None:
