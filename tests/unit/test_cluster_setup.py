@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import socket
 import threading
@@ -289,6 +290,21 @@ def pod(
             "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": ready}],
         },
     }
+
+
+def test_a_line_is_written_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that write to one log tear no line of another's apart."""
+    written: list[str] = []
+
+    class Log(io.StringIO):
+        def write(self, text: str) -> int:
+            written.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stdout", Log())
+    entry.say("looks at runs")
+
+    assert [text for text in written if text] == ["seatrial: looks at runs\n"]
 
 
 def test_targets_are_what_annotations_say() -> None:

@@ -17,8 +17,8 @@ Plan = TypeVar("Plan", bound=BaseModel)
 
 
 def say(line: str) -> None:
-    """Print a line at once: a container's log is read while it runs."""
-    print(f"seatrial: {line}", flush=True)  # noqa: T201 -- standard output is a container's log
+    """Print a line at once and as a whole: a container's log is read while it runs, and threads write to it."""
+    print(f"seatrial: {line}\n", end="", flush=True)  # noqa: T201 -- standard output is a container's log
 
 
 def run(command: Callable[[], None]) -> NoReturn:
