@@ -11,7 +11,8 @@ import pytest
 
 from seatrial.cluster.context import connect
 from seatrial.cluster.kubeflow import Kubeflow, Run
-from support.kubeflow import Command, Pipelines, chain
+from seatrial.images import PIPELINE_IMAGE
+from support.kubeflow import IMAGE, Command, Pipelines, chain
 
 pytestmark = pytest.mark.timeout(1500)
 STEPS = 4
@@ -54,9 +55,10 @@ def test_annotation_that_crashes_the_controller_is_refused(platform: str, kubect
     assert "annotated" in kubectl(*dry, stdin=_pod("OnPodCompletion/5s"))
 
 
-def test_steps_follow_each_other(pipelines: Pipelines, tmp_path: Path) -> None:
+@pytest.mark.parametrize("image", [IMAGE, PIPELINE_IMAGE], ids=["handed_the_launcher", "with_the_launcher"])
+def test_steps_follow_each_other(pipelines: Pipelines, tmp_path: Path, image: str) -> None:
     """Every step sees what the one before put out, once each; what lies between two is printed, not judged."""
-    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=STEPS, seconds=0))
+    run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=STEPS, seconds=0, image=image))
 
     assert pipelines.finished(run) == "SUCCEEDED"
     assert [mark.text for mark in pipelines.marks(run)] == ["x" * length for length in range(1, STEPS + 1)]

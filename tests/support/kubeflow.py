@@ -146,7 +146,7 @@ def _handed(path: Path, name: str, first: Any, second: Any) -> Path:
     return path
 
 
-def chain(path: Path, *, steps: int, seconds: float, retries: int = 0) -> Path:
+def chain(path: Path, *, steps: int, seconds: float, retries: int = 0, image: str = IMAGE) -> Path:
     """Compile a pipeline of steps that each take the text of the one before and add a letter.
 
     Args:
@@ -154,6 +154,7 @@ def chain(path: Path, *, steps: int, seconds: float, retries: int = 0) -> Path:
         steps: How many.
         seconds: How long each works.
         retries: How often each of them asks to be tried again.
+        image: What they run in.
     """
 
     @dsl.pipeline(name="chain")
@@ -162,6 +163,7 @@ def chain(path: Path, *, steps: int, seconds: float, retries: int = 0) -> Path:
         for _ in range(steps):
             task = lengthen(text=text, seconds=float(seconds))
             task.set_caching_options(enable_caching=False)
+            task.set_container_image(image)
             if retries:
                 task.set_retry(
                     retries, backoff_duration="5s", backoff_factor=2, backoff_max_duration="86400s"
