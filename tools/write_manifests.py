@@ -18,7 +18,15 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from seatrial.delivery.declared import BUNDLE_FILE, OBJECTS_FILE, parse_declared, patch
+from seatrial.delivery.declared import (
+    BUNDLE_FILE,
+    KUSTOMIZATION,
+    OBJECTS_FILE,
+    in_kustomization,
+    parse_declared,
+    patch,
+    runs_on_seldon,
+)
 from seatrial.promotion.environment import EnvironmentFile
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,7 +64,11 @@ def files(values: Path) -> dict[Path, str]:
     bundle, model = values.with_name(BUNDLE_FILE), values.parent.name
     if bundle.is_file():
         declared = parse_declared(bundle.read_text(), model, bundle)
-        made[bundle] = patch(model, declared, in_pods=not rules.follows_record)
+        seldon = runs_on_seldon(values)
+        made[bundle] = patch(model, declared, in_pods=not rules.follows_record, seldon=seldon)
+        kustomization = values.with_name(KUSTOMIZATION)
+        if kustomization.is_file():
+            made[kustomization] = in_kustomization(kustomization.read_text(), seldon=seldon)
     return made
 
 

@@ -152,6 +152,58 @@ def test_how_git_names_a_bundle_goes_with_the_objects(environments: Path, helm: 
     assert bundle.read_text() == given
 
 
+def with_seldon(folder: Path, helm: str) -> None:
+    """Let an environment's flights be served by Seldon's operator, and git name a bundle of them."""
+    values = folder / "flights" / "values.yaml"
+    values.write_text(f"engine: seldon\n{values.read_text()}")
+    assert write(folder.parent, helm).returncode == 0
+    declare(open_environment(folder.name))
+
+
+def seldon_deployment(folder: Path) -> Object:
+    """Return the SeldonDeployment of an environment's folder; there is no Deployment beside it."""
+    objects = kustomized(folder)
+    assert "Deployment" not in {found["kind"] for found in objects}
+    (found,) = (found for found in objects if found["kind"] == "SeldonDeployment")
+    return found
+
+
+def test_what_git_names_reaches_a_seldon_deployment(environments: Path, helm: str) -> None:
+    """After a promotion its predictor's pods have the digest, and git says it once: in an annotation."""
+    folder = environments / "staging"
+    with_seldon(folder, helm)
+    assert write(environments, helm, "--check").returncode == 0
+
+    found = seldon_deployment(folder)
+
+    (predictor,) = found["spec"]["predictors"]
+    (container,) = predictor["componentSpecs"][0]["spec"]["containers"]
+    assert found["metadata"]["annotations"] == {"seatrial.io/bundle": DIGEST, "seatrial.io/follows": "7"}
+    assert {"name": "BUNDLE", "value": DIGEST} in container["env"]
+    assert "--bundle=$(BUNDLE)" in container["args"]
+    assert str(found).count(DIGEST) == 2
+    assert (folder / "flights" / "bundle.yaml").read_text().count(DIGEST) == 1
+    assert read_declared(open_environment("staging"), "flights") == Declared(DIGEST, 7)
+
+
+def test_a_seldon_deployment_that_follows_the_record_is_left_alone(environments: Path, helm: str) -> None:
+    """With `rollout` the same kustomization changes the annotations, and no pod; engine and rules may change in git."""
+    path = environments / "staging" / "environment.yaml"
+    path.write_text(path.read_text() + "rollout: {steps: [0, 50], minimum_time: 1m}\n")
+    with_seldon(environments / "staging", helm)
+
+    found = seldon_deployment(environments / "staging")
+
+    assert found["metadata"]["annotations"]["seatrial.io/bundle"] == DIGEST
+    assert DIGEST not in str(found["spec"])
+    values = environments / "staging" / "flights" / "values.yaml"
+    values.write_text(values.read_text().replace("engine: seldon\n", ""))
+    assert "staging/flights/bundle.yaml is not in step" in write(environments, helm, "--check").stderr
+    assert write(environments, helm).returncode == 0
+    assert "kind: Deployment" in (environments / "staging" / "flights" / "bundle.yaml").read_text()
+    assert "Deployment" in {found["kind"] for found in kustomized(environments / "staging")}
+
+
 def test_where_bundles_are_rolled_out_a_job_leads_on(rolled_out: Path) -> None:
     """The job finds at its mounts all that git says of the environment: it opens it as a clone would."""
     objects = kustomized(rolled_out)

@@ -47,6 +47,15 @@ def test_limits_are_read_as_kubernetes_reads_them(tmp_path: Path) -> None:
     assert found == ServingImage("ours:1", 0.5, 2**30)
 
 
+def test_of_a_seldon_deployment_it_is_that_of_the_first_predictor(tmp_path: Path) -> None:
+    """Whichever engine runs the pods, the container is found; a candidate beside it is not looked at."""
+    pod = DEPLOYMENT.partition("template: ")[2].rpartition("}")[0]
+    predictors = [f"{{name: main, componentSpecs: [{pod}]}}", f"{{name: candidate, componentSpecs: [{pod}]}}"]
+    objects = f"kind: SeldonDeployment\nspec: {{predictors: [{', '.join(predictors)}]}}\n"
+
+    assert serving_image(written(tmp_path, objects), "ferry") == ServingImage("ours:1", 0.5, 2**30)
+
+
 @pytest.mark.parametrize(
     "objects",
     [

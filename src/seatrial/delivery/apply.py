@@ -10,10 +10,17 @@ moves nothing at all.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from seatrial.cluster.commands import run
-from seatrial.delivery.declared import has_objects, object_name
+from seatrial.delivery.declared import (
+    BUNDLE_VARIABLE,
+    SERVER,
+    deployment_name,
+    has_objects,
+    names_seldon,
+)
 from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder
@@ -23,6 +30,9 @@ SECONDS = 120.0
 ROLL_OUT_SECONDS = 1800
 """How long all pods of a model may take; where none comes up, ``progressDeadlineSeconds`` ends it earlier."""
 _NOT_UP = re.compile("exceeded its progress deadline|timed out waiting")
+_BUNDLE_OF_PODS = (
+    f'{{.spec.template.spec.containers[?(@.name=="{SERVER}")].env[?(@.name=="{BUNDLE_VARIABLE}")].value}}'
+)
 _FORBIDDEN = re.compile(r'[\w.]+(?: "[^"]+")? is forbidden: .+')
 
 
@@ -60,15 +70,14 @@ def wait_for_pods(environment: EnvironmentFolder, models: list[str], context: st
     """
     workspace = environment.open_workspace()
     for model in models:
-        if read_pointer(workspace, environment.name, model).digest is None or not has_objects(
-            environment, model
-        ):
+        digest = read_pointer(workspace, environment.name, model).digest
+        if digest is None or not has_objects(environment, model):
             continue
         namespace = environment.rules.namespace or environment.name
-        asked = ("--context", context, "rollout", "status", f"deployment/{object_name(model)}")
         limit = ("--namespace", namespace, f"--timeout={ROLL_OUT_SECONDS}s")
         try:
-            run("kubectl", *asked, *limit, seconds=ROLL_OUT_SECONDS + SECONDS)
+            for asked in _waits(environment, model, digest):
+                run("kubectl", "--context", context, *asked, *limit, seconds=ROLL_OUT_SECONDS + SECONDS)
         except ToolError as error:
             if not _NOT_UP.search(error.message):
                 raise
@@ -78,6 +87,17 @@ def wait_for_pods(environment: EnvironmentFolder, models: list[str], context: st
                 remedy=f"See why: kubectl --context {context} --namespace {namespace} get pods; then mend it, or go "
                 f"back: seatrial rollback {model} --env {environment.name} --context {context}",
             ) from None
+
+
+def _waits(environment: EnvironmentFolder, model: str, digest: str) -> Iterator[tuple[str, ...]]:
+    """Yield what kubectl is asked to wait for: what is applied to a SeldonDeployment, its operator hands on later."""
+    seldon = names_seldon(environment, model)
+    deployment = f"deployment/{deployment_name(model, seldon=seldon)}"
+    if seldon:
+        yield "wait", "--for=create", deployment
+    if seldon and not environment.rules.follows_record:
+        yield "wait", f"--for=jsonpath={_BUNDLE_OF_PODS}={digest}", deployment
+    yield "rollout", "status", deployment
 
 
 def check_manifests(

@@ -23,9 +23,14 @@ from seatrial.cluster.commands import run
 from seatrial.delivery.declared import (
     BUNDLE_ANNOTATION,
     BUNDLE_VARIABLE,
+    DEPLOYMENT,
+    SELDON_DEPLOYMENT,
     Declared,
     declared_models,
+    deployment_name,
+    names_seldon,
     object_name,
+    pods_in,
     read_declared,
 )
 from seatrial.delivery.drift import differences
@@ -100,8 +105,8 @@ def audit(
         name: Name of the environment.
         models: Only these models; without it, all that git names or that were ever recorded there.
         servers: Addresses of servers, such as ``http://127.0.0.1:8080``, that must serve what is recorded.
-        context: A cluster whose Deployments must serve what is recorded, and whose objects must be those of
-            the manifests, by its kubeconfig context.
+        context: A cluster whose Deployments and SeldonDeployments must serve what is recorded, and whose objects
+            must be those of the manifests, by its kubeconfig context.
 
     Raises:
         UsageError: if there is no such environment, or a server's address is none.
@@ -122,9 +127,9 @@ def audit(
         looked_at.append(f"{model}: record")
         if any("damaged" in fault.message for fault in faults):
             continue  # What cannot be read cannot be compared with anything.
-        findings += [*_moves(case), *_git(case), *_servers(case, servers), *_deployment(case, context)]
+        findings += [*_moves(case), *_git(case), *_servers(case, servers), *_cluster(case, context)]
         looked_at += [f"{model}: {what}" for what in ("bundles", "approvals", "git", *servers)]
-        looked_at += [f"{model}: Deployment in {context}"] if context else []
+        looked_at += [f"{model}: {_kind(case)} in {context}"] if context else []
     if context:
         drifted = differences(environment, context)
         findings += [
@@ -260,31 +265,45 @@ def _served_by(server: str, model: str) -> str | None:
     return digest
 
 
-def _deployment(case: _Case, context: str) -> Iterator[Finding]:
+def _kind(case: _Case) -> str:
+    return SELDON_DEPLOYMENT if names_seldon(case.environment, case.model) else DEPLOYMENT
+
+
+def _cluster(case: _Case, context: str) -> Iterator[Finding]:
+    """Check that a cluster serves what is recorded: by what was applied, and by what an operator made of it."""
     wanted = read_pointer(case.workspace, case.environment.name, case.model).digest
     if not context or wanted is None or read_declared(case.environment, case.model) is None:
         return
-    name = object_name(case.model)
+    kind, name = _kind(case), object_name(case.model)
+    asked = [(kind, name)]
+    if kind == SELDON_DEPLOYMENT:
+        asked.append((DEPLOYMENT, deployment_name(case.model, seldon=True)))
+    for one, its_name in asked:
+        yield from _made(case, context, one, its_name, wanted, names_it=one == kind)
+
+
+def _made(
+    case: _Case, context: str, kind: str, name: str, wanted: str, *, names_it: bool
+) -> Iterator[Finding]:
+    """Check an object that has a model's pods; ``names_it``: whether it must say which bundle it serves."""
     namespace = case.environment.rules.namespace or case.environment.name
-    asked = ("--context", context, "get", "deployment", name, "--namespace", namespace)
+    asked = ("--context", context, "get", kind.lower(), name, "--namespace", namespace)
     said = run("kubectl", *asked, "--ignore-not-found", "--output", "json")
     if not said.strip():
-        yield case.finding(
-            "served", f"There is no Deployment {name} in the namespace {namespace} of {context}."
-        )
+        yield case.finding("served", f"There is no {kind} {name} in the namespace {namespace} of {context}.")
         return
-    deployment = orjson.loads(said)
-    places = dict(_bundles_in(deployment))
+    found = orjson.loads(said)
+    places = dict(_bundles_in(found))
     # While a bundle is rolled out, git names it already, and servers follow the record.
     wrong = {place: digest for place, digest in places.items() if digest not in (wanted, _tried(case))}
-    if wrong or not places:
+    if wrong or (names_it and not places):
         shown = ", ".join(f"{place} {str(digest)[:_SHOWN]}" for place, digest in wrong.items()) or "nothing"
         yield case.finding(
             "served",
-            f"The Deployment {name} in {namespace} of {context} says {shown}; by the record it is "
-            f"{str(wanted)[:_SHOWN]}.",
+            f"The {kind} {name} in {namespace} of {context} says {shown}; by the record it is "
+            f"{wanted[:_SHOWN]}.",
         )
-    if earlier := _earlier_pods(deployment):
+    if kind == DEPLOYMENT and (earlier := _earlier_pods(found)):
         yield case.finding(
             "served",
             f"{earlier} of the pods of {name} in {namespace} of {context} are of an earlier Deployment than the one "
@@ -299,17 +318,15 @@ def _earlier_pods(deployment: dict[str, Any]) -> int:
     return int(status.get("replicas", 0)) - (int(status.get("updatedReplicas", 0)) if seen else 0)
 
 
-def _bundles_in(deployment: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield every place of a Deployment that names a bundle, and the digest there."""
-    found = orjson.loads(orjson.dumps(deployment))
-    template = found["spec"]["template"]
-    for where, metadata in (
-        ("its annotation", found["metadata"]),
-        ("its pods' annotation", template["metadata"]),
-    ):
-        if BUNDLE_ANNOTATION in metadata.get("annotations", {}):
-            yield where, metadata["annotations"][BUNDLE_ANNOTATION]
-    for container in template["spec"]["containers"]:
+def _bundles_in(found: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield every place of a Deployment or SeldonDeployment that names a bundle, and the digest there."""
+    templates = pods_in(found)
+    noted = [("its annotation", found), *(("its pods' annotation", pod) for pod in templates)]
+    for where, one in noted:
+        annotations = one.get("metadata", {}).get("annotations", {})
+        if BUNDLE_ANNOTATION in annotations:
+            yield where, annotations[BUNDLE_ANNOTATION]
+    for container in (container for pod in templates for container in pod["spec"]["containers"]):
         for variable in container.get("env", []):
             if variable["name"] == BUNDLE_VARIABLE:
                 yield f"{BUNDLE_VARIABLE} of {container['name']}", variable.get("value", "")

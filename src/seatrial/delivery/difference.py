@@ -11,7 +11,13 @@ from typing import Any
 
 from seatrial.bundle import Bundle
 from seatrial.bundle import content as names
-from seatrial.delivery.declared import object_name
+from seatrial.delivery.declared import (
+    DEPLOYMENT,
+    SELDON_DEPLOYMENT,
+    VALUES_FILE,
+    object_name,
+    runs_on_seldon,
+)
 from seatrial.promotion.environment import EnvironmentFolder
 from seatrial.promotion.pointer import Pointer
 from seatrial.verdicts import Outcome, Verdict, verdicts_table
@@ -42,6 +48,8 @@ def describe(
         approvals: How many persons must approve.
     """
     model = bundle.manifest.model
+    seldon = runs_on_seldon(environment.folder / model / VALUES_FILE)
+    kind = SELDON_DEPLOYMENT if seldon else DEPLOYMENT
     lines = [
         f"# {model} in {environment.name}: {_name(serving)} → {_name(bundle)}",
         "",
@@ -56,7 +64,7 @@ def describe(
         "## What changes there",
         "",
         f"- `{environment.folder.name}/{model}/bundle.yaml` names bundle `{bundle.digest}`.",
-        f"- The Deployment `{object_name(model)}` replaces its pods one by one; one goes only when another is ready.",
+        f"- The {kind} `{object_name(model)}` replaces its pods one by one; one goes only when another is ready.",
         *_coming(environment, serving),
         f"- Back again: `seatrial rollback {model} --env {environment.name}`.",
         "",

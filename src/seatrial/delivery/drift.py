@@ -18,7 +18,13 @@ import orjson
 from ruamel.yaml import YAML
 
 from seatrial.cluster.commands import run
-from seatrial.delivery.declared import BUNDLE_ANNOTATION, BUNDLE_VARIABLE, FOLLOWS_ANNOTATION, KUSTOMIZATION
+from seatrial.delivery.declared import (
+    BUNDLE_ANNOTATION,
+    BUNDLE_VARIABLE,
+    FOLLOWS_ANNOTATION,
+    KUSTOMIZATION,
+    pods_in,
+)
 from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.promotion.environment import EnvironmentFolder
 
@@ -91,18 +97,17 @@ def _messages(wanted: Object, found: Object | None, context: str) -> Iterator[st
 
 def _comparable(made: Object) -> Object:
     """Return an object without its identity and status, and without the bundle that it names."""
-    kept = {key: value for key, value in made.items() if key not in {"apiVersion", "kind", "status"}}
-    content: Object = orjson.loads(orjson.dumps(kept))
+    content: Object = orjson.loads(orjson.dumps(made))
+    pods = pods_in(content)
     metadata = content.pop("metadata")
-    pods = content.get("spec", {}).get("template", {})
     content["metadata"] = {key: metadata.get(key, {}) for key in ("labels", "annotations")}
-    for notes in (content["metadata"]["annotations"], pods.get("metadata", {}).get("annotations", {})):
+    for noted in (content["metadata"], *(pod.get("metadata", {}) for pod in pods)):
         for name in (BUNDLE_ANNOTATION, FOLLOWS_ANNOTATION):
-            notes.pop(name, None)
-    for container in pods.get("spec", {}).get("containers", []):
+            noted.get("annotations", {}).pop(name, None)
+    for container in (container for pod in pods for container in pod["spec"]["containers"]):
         variables = container.get("env", [])
         container["env"] = [one for one in variables if one["name"] != BUNDLE_VARIABLE]
-    return content
+    return {key: value for key, value in content.items() if key not in {"apiVersion", "kind", "status"}}
 
 
 def _compare(

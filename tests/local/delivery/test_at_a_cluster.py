@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,10 +22,11 @@ from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import run
 from seatrial.delivery.apply import apply_manifests, check_manifests
 from seatrial.delivery.audit import audit
-from seatrial.delivery.declared import BUNDLE_FILE, Declared, bundle_file, patch
+from seatrial.delivery.declared import BUNDLE_FILE, Declared, bundle_file, patch, read_declared
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from support.harbour import MODEL, Harbour
+from support.seldon_manifests import serve_with_seldon
 
 CONTEXT = "some-cluster"
 SUPPORT = Path(__file__).parents[2] / "support"
@@ -289,3 +292,89 @@ def test_one_model_that_is_refused_does_not_keep_another(
     assert harbour.served("staging") == harbour.digests[0]
     assert cluster.models() == [MODEL]
     assert f"value: {harbour.digests[0]}" in cluster.bundle()
+
+
+def with_seldon(harbour: Harbour) -> None:
+    """Let staging ask for Seldon's operator, in git."""
+    serve_with_seldon(staging().folder / MODEL)
+    harbour.git("commit", "--quiet", "--all", "--message", "Served with Seldon's operator")
+
+
+def serving(cluster: Cluster) -> dict[str, Any]:
+    """Return the SeldonDeployment that kubectl makes of what was applied."""
+    made = subprocess.run(
+        [os.environ["KUBECTL"], "kustomize", cluster.applied], capture_output=True, text=True, check=True
+    )
+    (found,) = [one for one in yaml.safe_load_all(made.stdout) if one["kind"] == "SeldonDeployment"]
+    return found  # type: ignore[no-any-return]
+
+
+def test_git_names_a_bundle_for_a_seldon_deployment(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """A promotion and the way back are an annotation in git, and reach its pods; audits find no difference."""
+    with_seldon(harbour)
+    serve_both(harbour, command)
+    first, second = harbour.digests
+
+    said = bundle_file(staging(), MODEL).read_text()
+    assert "kind: SeldonDeployment" in said
+    assert said.count(second) == 1
+    assert read_declared(staging(), MODEL) == Declared(second, 2)
+    found = serving(cluster)
+    (predictor,) = found["spec"]["predictors"]
+    (server,) = predictor["componentSpecs"][0]["spec"]["containers"]
+    assert found["metadata"]["annotations"]["seatrial.io/bundle"] == second
+    assert {"name": "BUNDLE", "value": second} in server["env"]
+    assert audit("staging", context=CONTEXT).findings == []
+
+    assert command("rollback", MODEL, "--env", "staging") == 0
+
+    assert f"value: {first}" in yaml.safe_dump(serving(cluster))
+    assert [found.what for found in audit("staging", context=CONTEXT).findings] == ["git"]
+    harbour.merge(f"rollback/staging/{MODEL}/{first[:12]}")
+    assert audit("staging", context=CONTEXT).findings == []
+
+
+def test_what_differs_in_a_seldon_deployment_is_found(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """Another bundle in its pods, another image, a predictor that somebody added: each is named by its place."""
+    with_seldon(harbour)
+    serve_both(harbour, command)
+    path, bundle = cluster.applied / MODEL / "objects.yaml", cluster.applied / MODEL / BUNDLE_FILE
+    objects = list(yaml.safe_load_all(path.read_text()))
+    (found,) = [one for one in objects if one["kind"] == "SeldonDeployment"]
+    predictors = found["spec"]["predictors"]
+    predictors[0]["componentSpecs"][0]["spec"]["containers"][0]["image"] = "another:1"
+    predictors.append({**predictors[0], "name": "stranger"})
+    path.write_text(yaml.safe_dump_all(objects))
+    bundle.write_text(bundle.read_text().replace(harbour.digests[1], harbour.digests[0]))
+
+    said = [(one.what, one.message) for one in audit("staging", context=CONTEXT).findings]
+
+    # The ConfigMap with bundle.yaml is the third of what is not as git says.
+    assert [what for what, _ in said] == ["served", "served", "cluster", "cluster", "cluster"]
+    text = "\n".join(message for _, message in said)
+    assert (
+        f"The SeldonDeployment ferry in staging of {CONTEXT} says its annotation {harbour.digests[0][:12]}"
+        in text
+    )
+    assert f"The Deployment ferry-main-0-server in staging of {CONTEXT} says BUNDLE of server" in text
+    assert 'spec.predictors.main.componentSpecs.0.spec.containers.server.image is "another:1"' in text
+    assert "spec.predictors.stranger is {" in text
+
+
+def test_pods_of_a_seldon_deployment_that_do_not_come_up_are_an_error(
+    harbour: Harbour, cluster: Cluster, command: Callable[..., int]
+) -> None:
+    """What the operator makes of it is what is waited for, and looked at by an audit."""
+    with_seldon(harbour)
+    harbour.train(harbour.digests[0])
+    merged(harbour, "staging")
+    cluster.stick()
+
+    assert command("reconcile", "staging") == 18
+
+    (found,) = audit("staging", context=CONTEXT).findings
+    assert found.message.startswith("2 of the pods of ferry-main-0-server in staging")
