@@ -23,6 +23,10 @@ def seldon_deployment(deployment: Object, *, serves: str) -> Object:
         serves: Whether its servers are given a ``digest``, or follow the ``record``.
     """
     name, template = deployment["metadata"]["name"], deployment["spec"]["template"]
+    (server,) = template["spec"]["containers"]
+    if serves == "record":
+        server["args"] = ["--env=staging", "--predictor=main", *server["args"][3:]]
+        server["env"] = [one for one in server["env"] if one["name"] != "BUNDLE"]
     labels = {**deployment["metadata"]["labels"], "seatrial.io/serves": serves}
     predictor = {
         "name": "main",

@@ -1,5 +1,6 @@
 {{- /*
-The pod, which is the same for both engines. Takes (dict "root" $ "digest" DIGEST).
+The pod, which is the same for both engines. Takes (dict "root" $ "digest" DIGEST), and "predictor" with a name where
+a mesh splits the requests of a roll-out between two.
 Seldon's operator knows the fields of Kubernetes 1.24 only: a newer one, such as preStop.sleep, gets lost.
 */ -}}
 {{- define "model.pod" -}}
@@ -45,6 +46,9 @@ containers:
       - --bundle=$(BUNDLE)
       {{- else }}
       - --env={{ $values.environment }}
+      {{- end }}
+      {{- with .predictor }}
+      - --predictor={{ . }}
       {{- end }}
       - --log-folder=/var/lib/seatrial/feedback-log/$(POD_NAME)
       - --collect-logs

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,9 +16,11 @@ from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, p
 from seatrial.errors import ApprovalError, SeatrialError, UsageError
 
 if TYPE_CHECKING:
+    from seatrial.delivery.predictors import Predictors
     from seatrial.delivery.reconcile import Reconciled
     from seatrial.delivery.rollout import RollOutState
 
+LOOK_SECONDS = 5.0
 KEY_VARIABLE = "SEATRIAL_APPROVER_KEY"
 EnvironmentName = Annotated[
     str, typer.Argument(help="Name of an environment in manifests/environments.", show_default=False)
@@ -30,6 +34,35 @@ Context = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
+
+Wait = Annotated[
+    bool,
+    typer.Option("--wait", help="Go on until nothing is rolled out any more. Exits with 9 if one went back."),
+]
+Every = Annotated[float, typer.Option(help="Seconds between two looks at the guards.", min=0.1)]
+Git = Annotated[
+    bool,
+    typer.Option(
+        "--git/--no-git",
+        help="Whether the environment's files are in a clone of git. With --no-git, as in a pod, git is told of a "
+        "roll-back by whoever runs this in a clone next.",
+    ),
+]
+InCluster = Annotated[
+    bool,
+    typer.Option(
+        "--in-cluster",
+        help="Set the predictors of SeldonDeployments as the account of the pod that this runs in.",
+    ),
+]
+Key = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your private key, where the environment wants approvals.",
+        envvar=KEY_VARIABLE,
+        show_default=False,
+    ),
+]
 
 
 def _model_name(model: str) -> str:
@@ -179,21 +212,10 @@ def reconcile(
         typer.Option(help="Only this model; may be given more than once.", show_default=False),
     ] = None,
     context: Context = "",
-    wait: Annotated[
-        bool,
-        typer.Option(
-            "--wait", help="Go on until nothing is rolled out any more. Exits with 9 if one went back."
-        ),
-    ] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks at the guards.", min=0.1)] = 5.0,
-    git: Annotated[
-        bool,
-        typer.Option(
-            "--git/--no-git",
-            help="Whether the environment's files are in a clone of git. With --no-git, as in a pod, git is told of a "
-            "roll-back by whoever runs this in a clone next.",
-        ),
-    ] = True,
+    wait: Wait = False,
+    every: Every = LOOK_SECONDS,
+    git: Git = True,
+    in_cluster: InCluster = False,
     as_json: Json = False,
 ) -> None:
     """Make an environment what git says: the one step that follows a merge, and finishes what was killed.
@@ -202,7 +224,8 @@ def reconcile(
     gates found, who approved. Run again, it changes nothing. Where the environment rolls bundles out, it
     begins that, and leads it on by a step, or back, as the guards say. One model that is refused does not
     keep the others. With --context, the cluster is asked first whether you may: nothing is moved that could
-    not be told to it; and it ends when the pods serve it, with 18 if they do not come up.
+    not be told to it; and it ends when the pods serve it, with 18 if they do not come up. The predictors of a
+    SeldonDeployment get the weights of the step with --context or --in-cluster.
 
     Example: `seatrial reconcile staging`
     """
@@ -214,12 +237,16 @@ def reconcile(
         tell_git_of_roll_backs(environment, models=model)
     if context:
         check_manifests(open_environment(environment), context)
+    mesh = _open_mesh(environment, model, context, in_cluster=in_cluster, every=every if wait else None)
+    mesh.quiet = as_json
     done, refused = _reconcile_each(environment, model)
     if refused is not None and not done:
+        mesh.settle()
         raise refused
     applied = apply_manifests(open_environment(environment), context) if context else ""
     reconciled = [one.model for one in done] or model
-    states = advance(environment, models=reconciled, git=git)
+    mesh.follow()
+    states = advance(environment, models=reconciled, git=git, held=mesh.predictors.held)
     if as_json:
         print_json(done)
     else:
@@ -228,9 +255,53 @@ def reconcile(
             _show_roll_out(environment, state)
     if context:
         wait_for_pods(open_environment(environment), [one.model for one in done], context)
-    _lead_to_the_end(environment, reconciled, states, every if wait else None, git=git)
+    _lead_to_the_end(environment, reconciled, states, mesh, git=git)
     if refused is not None:
         raise refused
+
+
+@dataclass
+class _Mesh:
+    """The predictors between which a mesh splits the requests, as far as a command has to do with some.
+
+    Attributes:
+        predictors: Those of the environment.
+        models: The models.
+        every: Seconds between two looks; None: only one is asked for.
+        quiet: Whether nothing is printed.
+    """
+
+    predictors: Predictors
+    models: list[str]
+    every: float | None
+    quiet: bool = False
+
+    def follow(self) -> bool:
+        """Set them nearer to what the record says; return whether that was left to do."""
+        said = self.predictors.follow(self.models)
+        for line in [] if self.quiet else said:
+            console.print(f"[green]✓[/] {self.predictors.environment.name} {line}", highlight=False)
+        return bool(said)
+
+    def settle(self) -> None:
+        """Set them as the record says, with all the looks that it takes if waiting was asked for."""
+        while self.follow() and self.every is not None:
+            time.sleep(self.every)
+
+
+def _open_mesh(
+    environment: str, models: list[str] | None, context: str, *, in_cluster: bool, every: float | None
+) -> _Mesh:
+    from seatrial.cluster.api import Kubernetes
+    from seatrial.delivery.declared import declared_models
+    from seatrial.delivery.predictors import Predictors, is_split_by_mesh
+    from seatrial.promotion.environment import open_environment
+
+    opened = open_environment(environment)
+    named = models or declared_models(opened)
+    split = [model for model in named if is_split_by_mesh(opened, model)]
+    cluster = Kubernetes(context) if split and (context or in_cluster) else None
+    return _Mesh(Predictors(opened, cluster), split, every)
 
 
 def _reconcile_each(
@@ -279,25 +350,25 @@ def _lead_to_the_end(
     environment: str,
     models: list[str] | None,
     states: list[RollOutState],
-    every: float | None,
+    mesh: _Mesh,
     *,
     git: bool,
 ) -> None:
-    """Lead roll-outs on until there is none, if ``every`` says so, and refuse those that went back."""
-    import time
-
+    """Lead roll-outs on until there is none, if waiting was asked for, and refuse those that went back."""
     from seatrial.errors import GateError
 
     back = [state for state in states if state.state == "rolled back"]
     said: dict[str, tuple[int, str]] = {}
-    while every is not None and (tried := [state for state in states if state.state == "rolling out"]):
-        time.sleep(every)
-        states = _look_again(environment, models, tried, git=git)
+    while (tried := [state for state in states if state.state == "rolling out"]) and mesh.every is not None:
+        mesh.follow()
+        time.sleep(mesh.every)
+        states = _look_again(environment, models, tried, mesh, git=git)
         back += [state for state in states if state.state == "rolled back"]
         for state in states:
             if said.get(state.model) != (state.weight, state.state) or state.state != "rolling out":
                 said[state.model] = (state.weight, state.state)
                 _show_roll_out(environment, state)
+    mesh.settle()
     if back:
         raise GateError(
             "; ".join(f"{one.model} {one.candidate[:12]} was rolled back: {one.why}" for one in back),
@@ -306,14 +377,14 @@ def _lead_to_the_end(
 
 
 def _look_again(
-    environment: str, models: list[str] | None, tried: list[RollOutState], *, git: bool
+    environment: str, models: list[str] | None, tried: list[RollOutState], mesh: _Mesh, *, git: bool
 ) -> list[RollOutState]:
     """Lead on what is rolled out; return where each stands, also what somebody else led to its end."""
     from seatrial.delivery.rollout import advance, how_it_ended
     from seatrial.errors import PointerMovedError
 
     try:
-        states = advance(environment, models=models, git=git)
+        states = advance(environment, models=models, git=git, held=mesh.predictors.held)
     except PointerMovedError:  # Somebody else, such as the cluster's own job, made the step.
         return tried
     seen = {(state.model, state.candidate) for state in states}
@@ -365,14 +436,7 @@ def rollback(
         ),
     ] = "",
     reason: Reason = "rolled back",
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your private key, where the environment wants approvals.",
-            envvar=KEY_VARIABLE,
-            show_default=False,
-        ),
-    ] = None,
+    key: Key = None,
     context: Context = "",
     as_json: Json = False,
 ) -> None:
@@ -399,6 +463,8 @@ def rollback(
     then = (lambda files: said.append(apply_manifests(*cluster, files))) if context else None
     name = _model_name(model)
     done = roll_back(name, env, to=to, reason=reason, signer=signer, first=first, then=then)
+    mesh = _open_mesh(env, [name], context, in_cluster=False, every=LOOK_SECONDS)
+    mesh.quiet = True
     if as_json:
         print_json({"digest": done.digest, "generation": done.generation, "branch": done.branch})
     else:
@@ -410,5 +476,6 @@ def rollback(
             console.print(f"Git says so on the branch [bold]{done.branch.name}[/]: merge it.")
         for line in said[-1:]:
             console.print(line.rstrip(), markup=False)
+    mesh.settle()
     if context:
         wait_for_pods(open_environment(env), [name], context)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -64,6 +64,15 @@ HangLimit = Annotated[
         help="Seconds that a prediction may hold up all others; then the server ends, with exit code 70.",
     ),
 ]
+OfPredictor = Annotated[
+    Literal["main", "candidate"] | None,
+    typer.Option(
+        "--predictor",
+        help="Which predictor of a SeldonDeployment this is, `main` or `candidate`: a mesh splits the requests of a "
+        "roll-out. [default: this server splits them]",
+        show_default=False,
+    ),
+]
 
 
 @app.command()
@@ -81,6 +90,7 @@ def serve(
     drain: Drain = 0.0,
     exit_with_parent: ExitWithParent = False,
     hang_limit: HangLimit = 30.0,
+    predictor: OfPredictor = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Serve a model over the Open Inference Protocol v2 and Seldon's protocol until Ctrl-C.
@@ -117,6 +127,7 @@ def serve(
             drain=drain,
             parent=parent,
             hang_limit=hang_limit,
+            predictor=predictor or "",
         ),
         announce=lambda line: console.print(line, soft_wrap=True),
     )

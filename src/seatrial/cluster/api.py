@@ -50,26 +50,34 @@ def _plain(node: Any) -> Any:
 
 
 class Kubernetes:
-    """The API server of one context.
+    """The API server of one context, or of the cluster that this runs in.
 
     Args:
-        context: Name of the context in the kubeconfig.
+        context: Name of the context in the kubeconfig; empty: that of the pod this runs in, as its service account.
 
     Raises:
-        ClusterError: if the kubeconfig's entry cannot be used.
+        ClusterError: if the kubeconfig's entry cannot be used, or this is no pod with an account.
     """
 
     def __init__(self, context: str) -> None:
         import urllib3
         from kubernetes.client import ApiClient, Configuration
-        from kubernetes.config import ConfigException, load_kube_config
+        from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
         self.context = context
         settings = Configuration()
         settings.retries = 1  # An API server that is away should be said to be away within seconds.
         try:
-            load_kube_config(context=context, client_configuration=settings)
+            if context:
+                load_kube_config(context=context, client_configuration=settings)
+            else:
+                load_incluster_config(client_configuration=settings)
         except ConfigException as error:
+            if not context:
+                raise ClusterError(
+                    f"This does not run in a pod of a cluster that has a service account: {error}",
+                    remedy="Name a context of the kubeconfig: --context NAME",
+                ) from error
             raise ClusterError(
                 f"The context {context!r} of the kubeconfig cannot be used: {error}",
                 remedy="Look at it: kubectl config get-contexts",
@@ -114,7 +122,11 @@ class Kubernetes:
         return self._ask("POST", path, {}, item) is not None
 
     def patch(self, path: str, change: dict[str, Any]) -> bool:
-        """Merge a change into an object and return whether the object is there.
+        """Merge a change into an object and return whether it was made: the object is there, and as it was read.
+
+        Args:
+            path: The object's path.
+            change: What changes. With a ``resourceVersion`` it is made only while the object has that version.
 
         Raises:
             ClusterError: if the API server is away or refuses.
@@ -160,7 +172,7 @@ class Kubernetes:
     def _ask(self, method: str, path: str, query: dict[str, str], item: Any = None) -> dict[str, Any] | None:
         import orjson
 
-        quiet = (_CONFLICT,) if method == "POST" else (_NOT_FOUND,)
+        quiet = {"POST": (_CONFLICT,), "PATCH": (_NOT_FOUND, _CONFLICT)}.get(method, (_NOT_FOUND,))
         response = self._call(method, path, query, item, quiet=quiet)
         return None if response is None else dict(orjson.loads(response.data))
 

@@ -11,15 +11,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 from seatrial.cluster.commands import run
 from seatrial.delivery.declared import (
     BUNDLE_VARIABLE,
+    SELDON_DEPLOYMENT,
     SERVER,
     deployment_name,
     has_objects,
     names_seldon,
+    object_name,
 )
 from seatrial.delivery.recorded import manifests_with, recorded_files
 from seatrial.errors import ClusterError, ToolError
@@ -51,8 +57,17 @@ def apply_manifests(
         StoreError: if the environment's store failed.
         ToolError: if kubectl is missing or failed.
     """
-    with manifests_with(environment, {**recorded_files(environment), **(changed or {})}) as folder:
+    recorded = recorded_files(environment, partial(_predictors_there, environment, context))
+    with manifests_with(environment, {**recorded, **(changed or {})}) as folder:
         return run("kubectl", "--context", context, "apply", "-k", str(folder), seconds=SECONDS)
+
+
+def _predictors_there(environment: EnvironmentFolder, context: str, model: str) -> list[dict[str, Any]]:
+    place = ("--namespace", environment.rules.namespace or environment.name)
+    asked = ("get", SELDON_DEPLOYMENT.lower(), object_name(model), *place)
+    said = run("kubectl", "--context", context, *asked, "--ignore-not-found", "--output", "json")
+    found: list[dict[str, Any]] = orjson.loads(said)["spec"]["predictors"] if said.strip() else []
+    return found
 
 
 def wait_for_pods(environment: EnvironmentFolder, models: list[str], context: str) -> None:

@@ -202,10 +202,10 @@ def object_name(model: str) -> str:
     return model.replace("_", "-")
 
 
-def deployment_name(model: str, *, seldon: bool) -> str:
+def deployment_name(model: str, *, seldon: bool, predictor: str = MAIN) -> str:
     """Return the name of the Deployment of a model's pods: its own, or that which Seldon's operator makes."""
     name = object_name(model)
-    return f"{name}-{MAIN}-0-{SERVER}" if seldon else name
+    return f"{name}-{predictor}-0-{SERVER}" if seldon else name
 
 
 def patch(model: str, declared: Declared, *, in_pods: bool, seldon: bool = False) -> str:

@@ -25,7 +25,7 @@ from seatrial.delivery.declared import (
     KUSTOMIZATION,
     pods_in,
 )
-from seatrial.delivery.recorded import manifests_with, recorded_files
+from seatrial.delivery.recorded import YAML_OF_KUBECTL, manifests_with, recorded_files
 from seatrial.promotion.environment import EnvironmentFolder
 
 MODEL_LABEL = "seatrial.io/model"
@@ -67,7 +67,7 @@ def differences(environment: EnvironmentFolder, context: str) -> list[Difference
     if not (environment.folder / KUSTOMIZATION).is_file():
         return []
     yaml = YAML(typ="safe", pure=True)
-    yaml.version = (1, 1)  # kubectl reads 0444 as an octal number, as that version does.
+    yaml.version = YAML_OF_KUBECTL
     with manifests_with(environment, recorded_files(environment)) as folder:
         made = run("kubectl", "kustomize", str(folder))
         asked = ("--context", context, "get", "-k", str(folder), "--ignore-not-found", "--output", "json")

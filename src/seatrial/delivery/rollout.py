@@ -9,6 +9,7 @@ goes forward again by itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -106,7 +107,17 @@ def look(model: str, name: str) -> RollOutState | None:
     return case.state("rolling out", judged, _decide(case, judged, datetime.now(UTC), git=True)[1])
 
 
-def advance(name: str, *, models: list[str] | None = None, git: bool = True) -> list[RollOutState]:
+def _may_go_on(_model: str) -> str:
+    return ""
+
+
+def advance(
+    name: str,
+    *,
+    models: list[str] | None = None,
+    git: bool = True,
+    held: Callable[[str], str] = _may_go_on,
+) -> list[RollOutState]:
     """Lead each roll-out of an environment on by at most one step, or back.
 
     Args:
@@ -114,6 +125,7 @@ def advance(name: str, *, models: list[str] | None = None, git: bool = True) -> 
         models: Only these models; all for which git names a bundle, without it.
         git: Whether the files at hand are a clone: then a bundle that they do not name any more is taken back, and
             git is told of a roll-back. What a pod has of git may be older than the roll-out.
+        held: Returns what the roll-out of a model waits for beside its guards, in words; empty where it may go on.
 
     Raises:
         UsageError: if there is no such environment.
@@ -127,7 +139,7 @@ def advance(name: str, *, models: list[str] | None = None, git: bool = True) -> 
     """
     environment = open_environment(name)
     cases = [_open(environment, model) for model in models or declared_models(environment)]
-    return [_advance(case, git=git) for case in cases if case is not None]
+    return [_advance(case, git=git, held=held(case.model)) for case in cases if case is not None]
 
 
 def how_it_ended(tried: RollOutState, name: str) -> RollOutState | None:
@@ -190,7 +202,7 @@ def _judge(case: _Case, bundle: Bundle) -> Judged:
 
 
 def _decide(
-    case: _Case, judged: Judged, now: datetime, *, git: bool
+    case: _Case, judged: Judged, now: datetime, *, git: bool, held: str = ""
 ) -> tuple[Literal["on", "back", "wait"], str]:
     """Say what becomes of a roll-out, and why."""
     age = now - datetime.fromisoformat(str(case.begun.content["at"]))
@@ -206,7 +218,8 @@ def _decide(
             f"{verdict.check} is {verdict.value}, beyond {verdict.bound}: {verdict.message}"
             for verdict in judged.failed
         )
-    waiting = [*judged.waiting, *([] if named else ["git, as it is known here, to name it"])]
+    unnamed = "" if named else "git, as it is known here, to name it"
+    waiting = [*judged.waiting, *(one for one in (unnamed, held) if one)]
     if waiting:
         if age > case.rules.maximum_time:
             return "back", f"not decided within {case.rules.maximum_time}: {', '.join(waiting)}"
@@ -217,10 +230,10 @@ def _decide(
     return "on", "every guard holds"
 
 
-def _advance(case: _Case, *, git: bool) -> RollOutState:
+def _advance(case: _Case, *, git: bool, held: str) -> RollOutState:
     bundle = _load(case)
     judged = _judge(case, bundle)
-    decision, why = _decide(case, judged, datetime.now(UTC), git=git)
+    decision, why = _decide(case, judged, datetime.now(UTC), git=git, held=held)
     said = [verdict.model_dump(mode="json") for verdict in judged.verdicts]
     if decision == "wait":
         return case.state("rolling out", judged, why)

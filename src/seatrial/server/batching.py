@@ -6,7 +6,8 @@ empty turn. Nothing is
 answered before the log's record of it is on disk; while the disk is at work, the next batch is computed.
 
 Where a bundle is rolled out, some requests are the candidate's (:mod:`seatrial.server.candidate`). One that it
-fails, or does not answer in time, comes back here and is answered as any other.
+fails, or does not answer in time, comes back here and is answered as any other. What a mesh copied here is answered
+without being written down as a prediction: it is one where the client is answered.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class Predictor:
         recent: The predictions that outcomes are expected for.
         metrics: Counts what was answered.
         candidate: Returns the candidate that is tried now; None: there is none.
+        copies: Returns whether what is asked are copies, whose answers nobody gets.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Predictor:
         recent: RecentPredictions,
         metrics: Metrics,
         candidate: Callable[[], Candidate | None] = lambda: None,
+        copies: Callable[[], bool] = lambda: False,
     ) -> None:
         self.waiting = 0
         self.waiting_rows = 0
@@ -117,6 +120,7 @@ class Predictor:
         self._recent = recent
         self._metrics = metrics
         self._candidate = candidate
+        self._copies = copies
         self._questions: list[Question] = []
         self._seen = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -274,7 +278,7 @@ class Predictor:
     ) -> None:
         record = _record(batch, rows, predicted)
         computed = _Computed(batch, rows, record, seconds)
-        if self._log is None:
+        if self._log is None or self._copies():
             self._tell_all(computed, None)
             return
         loop, began = asyncio.get_running_loop(), time.time_ns()

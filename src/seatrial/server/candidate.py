@@ -5,6 +5,9 @@ was answered already, when the answer is gone: its queue is bounded, what does n
 and it may take a fixed share of the time, so neither its cost nor its failure is the client's. As a canary it
 answers a share of the requests; one that it fails, or does not answer in time, is answered by the bundle
 that serves. What it said goes into the feedback log, and the guards of the roll-out are judged from that.
+
+Where a mesh splits the requests between two predictors of a SeldonDeployment, no server does: those of the one never
+let the candidate answer and compare it, those of the other always let it.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ LOG_SHARE = 2
 WARM_UP = 20
 """Comparisons that are not timed: the first ones fill caches that the bundle that serves has full."""
 _HUNDRED = 100
+SHARES = {"main": 0, "candidate": _HUNDRED}
+"""Requests of a hundred that a candidate answers in the servers of each predictor of a SeldonDeployment."""
 _log = logging.getLogger("seatrial.server")
 Row = tuple[Any, ...]
 
@@ -118,6 +123,7 @@ class Candidate:
         log: Where comparisons are written; None: nowhere.
         counts: Counts what became of rows.
         maximum_bytes: Most bytes that the log may hold.
+        share: Requests of a hundred that it answers, whatever the stage says; None: as many as the stage says.
     """
 
     def __init__(
@@ -125,6 +131,7 @@ class Candidate:
         stage: Stage,
         model: ServedModel | None,
         *,
+        share: int | None = None,
         why: str = "",
         log: FeedbackLog | None = None,
         counts: Counts | None = None,
@@ -133,6 +140,7 @@ class Candidate:
         self.stage = stage
         self.model = model
         self.why = why
+        self._share = share
         self._log = log
         self._counts = counts or Counts()
         self._terms = Terms(SYNC_SECONDS, None if maximum_bytes is None else maximum_bytes // LOG_SHARE)
@@ -155,10 +163,11 @@ class Candidate:
             key: The client's id of the request: the same is always answered by the same bundle, and stays
                 the candidate's when its share grows. None: chance decides.
         """
-        if self.model is None or not self.stage.weight:
+        weight = self.stage.weight if self._share is None else self._share
+        if self.model is None or not weight:
             return False
         place = random.random() if key is None else share_of(self.stage.digest, key)  # noqa: S311 -- no secret
-        return place * _HUNDRED < self.stage.weight
+        return place * _HUNDRED < weight
 
     def ask(self, asked: Asked) -> None:
         """Let the candidate answer rows."""

@@ -20,7 +20,7 @@ from seatrial.bundle import TrustRoot
 from seatrial.errors import SeatrialError
 from seatrial.feedback.log import FeedbackLog
 from seatrial.promotion import Stage, read_pointer
-from seatrial.server.candidate import Candidate, Counts
+from seatrial.server.candidate import SHARES, Candidate, Counts
 from seatrial.server.learning import Learned
 from seatrial.server.model import Change, ServedModel, load_model, table_versions
 from seatrial.workspace import Workspace
@@ -53,6 +53,8 @@ class ModelHolder:
         model: The model that answers first.
         environment: The environment whose pointer is followed; None: the bundle stays.
         log: Where a candidate's comparisons are written; None: nowhere.
+        predictor: Which predictor of a SeldonDeployment this server is of, ``main`` or ``candidate``, where a mesh
+            splits the requests of a roll-out; empty: the server splits them itself.
     """
 
     def __init__(
@@ -62,6 +64,8 @@ class ModelHolder:
         model: ServedModel,
         environment: str | None,
         log: FeedbackLog | None = None,
+        *,
+        predictor: str = "",
     ) -> None:
         self.current = model
         self.candidate: Candidate | None = None
@@ -69,6 +73,9 @@ class ModelHolder:
         self.name = model.bundle.manifest.model
         self.learned = Learned()
         self.refusal: Refusal | None = None
+        self.copies = False
+        """Whether what is asked are copies, by a mesh, of requests that others answer: nobody gets these answers."""
+        self._predictor = predictor
         self._workspace = workspace
         self._trust = trust
         self._environment = environment
@@ -145,6 +152,8 @@ class ModelHolder:
             stage: The stage; None: there is no candidate any more.
             anew: Whether to load a candidate that is there already: the tables have changed.
         """
+        if stage is not None:  # After the last step, copies come until the mesh has heard of it.
+            self.copies = self._predictor == "candidate" and stage.weight == 0
         before = self.candidate
         if before is not None and stage is not None and before.stage.digest == stage.digest and not anew:
             loaded = before.model is not None
@@ -179,6 +188,7 @@ class ModelHolder:
             log=self._log,
             counts=self.counts,
             maximum_bytes=self.current.terms.maximum_bytes,
+            share=SHARES.get(self._predictor),
         )
         candidate.learn(self.learned.since())
         return candidate

@@ -26,7 +26,7 @@ from seatrial.bundle import TrustRoot, forbid_unpickling, open_trust_root
 from seatrial.bundle.store import find_bundle
 from seatrial.contract import load_contract
 from seatrial.contract.schema import NAME_PATTERN
-from seatrial.errors import BundleError, UsageError
+from seatrial.errors import BundleError, SeatrialError, UsageError
 from seatrial.feedback import FeedbackLog, Shipper
 from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.shipping import feedback_tables
@@ -74,6 +74,8 @@ class ServeOptions:
             learn that they go elsewhere.
         parent: Id of the process that started this one, whose end ends this one too; None if it may outlive it.
         hang_limit: Seconds that a prediction may hold up all others, at least 10; then the process ends.
+        predictor: ``main`` or ``candidate`` of a SeldonDeployment, where a mesh splits the requests of a roll-out;
+            empty: the server does.
     """
 
     model: str
@@ -92,6 +94,7 @@ class ServeOptions:
     drain: float = 0.0
     parent: int | None = None
     hang_limit: float = 30.0
+    predictor: str = ""
 
 
 def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
@@ -132,7 +135,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
                 service = _service(holder, log, recent, alone=not options.collect_logs)
                 # What was loaded stays: the collector need not walk through it while requests wait.
                 gc.freeze()
-                uvloop.run(_run(options, service, holder, listener, announce, traces))
+                uvloop.run(_begin(options, service, holder, listener, announce, traces))
             finally:
                 shipper.stop()
     finally:
@@ -143,7 +146,7 @@ def serve(options: ServeOptions, announce: Callable[[str], None]) -> None:
 
 def _service(holder: ModelHolder, log: FeedbackLog, recent: RecentPredictions, *, alone: bool) -> Service:
     metrics = Metrics()
-    predictor = Predictor(log, recent, metrics, lambda: holder.candidate)
+    predictor = Predictor(log, recent, metrics, lambda: holder.candidate, lambda: holder.copies)
     return Service(holder, log, recent, predictor, metrics, alone=alone)
 
 
@@ -173,7 +176,8 @@ def _open_model(options: ServeOptions, name: str, log: FeedbackLog) -> ModelHold
             remedy=f"Train one that passes its gates: seatrial train {name}",
         )
     model = load_model(workspace, name, digest, trust)
-    return ModelHolder(workspace, trust, model, None if options.bundle else options.environment, log)
+    followed = None if options.bundle else options.environment
+    return ModelHolder(workspace, trust, model, followed, log, predictor=options.predictor)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -186,6 +190,20 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+async def _begin(
+    options: ServeOptions,
+    service: Service,
+    holder: ModelHolder,
+    listening: socket.socket,
+    announce: Callable[[str], None],
+    traces: Traces | None,
+) -> None:
+    if options.predictor == "candidate":
+        with contextlib.suppress(SeatrialError):  # Its requests are the candidate's, the first one, too.
+            await holder.look()
+    await _run(options, service, holder, listening, announce, traces)
 
 
 async def _run(

@@ -15,11 +15,14 @@ from tests.local.serving.conftest import Ferry, trained_ferry
 
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
 from seatrial.cli.app import run
+from seatrial.promotion.environment import ENVIRONMENTS_VARIABLE
 from support.harbour import Harbour, open_harbour
+from support.killed_delivery import ROWS
 
 __all__ = ["trained_ferry"]
 
 Cli = Callable[..., tuple[int, str, str]]
+Pod = Callable[[Harbour], contextlib.AbstractContextManager[None]]
 
 
 @pytest.fixture(scope="session")
@@ -73,6 +76,36 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def rolling(harbour: Harbour) -> Harbour:
+    """Staging serves the first bundle; git names the second one, which is to be rolled out in two steps."""
+    harbour.train(harbour.digests[0])
+    harbour.deliver("staging")
+    harbour.rules("staging", f"rollout: {{steps: [0, 50], minimum_rows: {ROWS}, minimum_time: 1s}}\n")
+    harbour.git("commit", "--quiet", "--all", "--message", "Step by step")
+    harbour.train(harbour.digests[1])
+    proposal = harbour.propose("staging")
+    assert proposal.branch is not None
+    harbour.merge(proposal.branch.name)
+    return harbour
+
+
+@pytest.fixture
+def pod(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Pod:
+    """See within a block what a pod does: the environment's folder as it was, alone, outside of any clone."""
+
+    @contextlib.contextmanager
+    def enter(harbour: Harbour) -> Iterator[None]:
+        mounted = tmp_path_factory.mktemp("mounted")
+        shutil.copytree(harbour.root / "manifests/environments/staging", mounted / "staging")
+        with monkeypatch.context() as within:
+            within.setenv(ENVIRONMENTS_VARIABLE, str(mounted))
+            within.setenv("SEATRIAL_WORKSPACE_STAGING", str(harbour.root / ".seatrial-staging"))
+            yield
+
+    return enter
 
 
 def json(answer: tuple[int, str, str]) -> Any:

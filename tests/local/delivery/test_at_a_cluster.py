@@ -23,6 +23,8 @@ from seatrial.cli.app import run
 from seatrial.delivery.apply import apply_manifests, check_manifests
 from seatrial.delivery.audit import audit
 from seatrial.delivery.declared import BUNDLE_FILE, Declared, bundle_file, patch, read_declared
+from seatrial.delivery.reconcile import reconcile
+from seatrial.delivery.rollback import roll_back
 from seatrial.errors import ClusterError, ToolError
 from seatrial.promotion.environment import EnvironmentFolder, open_environment
 from support.harbour import MODEL, Harbour
@@ -294,9 +296,9 @@ def test_one_model_that_is_refused_does_not_keep_another(
     assert f"value: {harbour.digests[0]}" in cluster.bundle()
 
 
-def with_seldon(harbour: Harbour) -> None:
+def with_seldon(harbour: Harbour, serves: str = "digest") -> None:
     """Let staging ask for Seldon's operator, in git."""
-    serve_with_seldon(staging().folder / MODEL)
+    serve_with_seldon(staging().folder / MODEL, serves=serves)
     harbour.git("commit", "--quiet", "--all", "--message", "Served with Seldon's operator")
 
 
@@ -378,3 +380,42 @@ def test_pods_of_a_seldon_deployment_that_do_not_come_up_are_an_error(
 
     (found,) = audit("staging", context=CONTEXT).findings
     assert found.message.startswith("2 of the pods of ferry-main-0-server in staging")
+
+
+def test_what_is_applied_has_the_weights_of_the_step(harbour: Harbour, cluster: Cluster) -> None:
+    """Manifests that are applied while something is rolled out leave it in its step, and take no pods away at once."""
+    harbour.rules("staging", "rollout: {steps: [30], minimum_rows: 1000, minimum_time: 1m}\n")
+    with_seldon(harbour, "record")
+    for digest in harbour.digests:
+        harbour.train(digest)
+        merged(harbour, "staging")
+        reconcile("staging")
+
+    def applied() -> list[tuple[str, int]]:
+        apply_manifests(staging(), CONTEXT)
+        return [(one["name"], one["traffic"]) for one in serving(cluster)["spec"]["predictors"]]
+
+    def drifted() -> list[str]:
+        return [
+            found.message for found in audit("staging", context=CONTEXT).findings if found.what == "cluster"
+        ]
+
+    assert applied() == [("main", 100), ("candidate", 0)]
+    assert any("predictors.candidate.traffic is 0; by git it is 30" in message for message in drifted())
+    assert applied() == [("main", 70), ("candidate", 30)]
+    assert audit("staging", context=CONTEXT).findings == []
+    (mode,) = {
+        volume["configMap"]["defaultMode"]
+        for one in serving(cluster)["spec"]["predictors"]
+        for volume in one["componentSpecs"][0]["spec"]["volumes"]
+        if volume["name"] == "trust-root"
+    }
+    assert mode == 0o444
+
+    roll_back(MODEL, "staging", reason="test")
+    harbour.merge(f"rollback/staging/{MODEL}/{harbour.digests[0][:12]}")
+
+    assert applied() == applied() == [("main", 100), ("candidate", 0)]
+    assert [message.partition(" is ")[0] for message in drifted()] == [
+        f"SeldonDeployment ferry in staging of {CONTEXT}: spec.predictors.candidate"
+    ]

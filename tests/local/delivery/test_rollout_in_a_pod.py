@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import sys
-from collections.abc import Callable, Iterator
 
 import pytest
+from tests.local.delivery.conftest import Pod
 from tests.local.serving.conftest import wait_for
 
 from seatrial.cli import main  # noqa: F401 -- it registers the commands
@@ -19,39 +17,7 @@ from seatrial.delivery.rollout import RollOutState, advance, tell_git_of_roll_ba
 from seatrial.promotion.environment import ENVIRONMENTS_VARIABLE
 from seatrial.promotion.pointer import Stage, read_pointer
 from support.harbour import MODEL, Harbour
-from support.killed_delivery import ROWS, record_comparisons
-
-Pod = Callable[[Harbour], contextlib.AbstractContextManager[None]]
-
-
-@pytest.fixture
-def rolling(harbour: Harbour) -> Harbour:
-    """Staging serves the first bundle; git names the second one, which is to be rolled out in two steps."""
-    harbour.train(harbour.digests[0])
-    harbour.deliver("staging")
-    harbour.rules("staging", f"rollout: {{steps: [0, 50], minimum_rows: {ROWS}, minimum_time: 1s}}\n")
-    harbour.git("commit", "--quiet", "--all", "--message", "Step by step")
-    harbour.train(harbour.digests[1])
-    proposal = harbour.propose("staging")
-    assert proposal.branch is not None
-    harbour.merge(proposal.branch.name)
-    return harbour
-
-
-@pytest.fixture
-def pod(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Pod:
-    """See within a block what a pod does: the environment's folder as it was, alone, outside of any clone."""
-
-    @contextlib.contextmanager
-    def enter(harbour: Harbour) -> Iterator[None]:
-        mounted = tmp_path_factory.mktemp("mounted")
-        shutil.copytree(harbour.root / "manifests/environments/staging", mounted / "staging")
-        with monkeypatch.context() as within:
-            within.setenv(ENVIRONMENTS_VARIABLE, str(mounted))
-            within.setenv("SEATRIAL_WORKSPACE_STAGING", str(harbour.root / ".seatrial-staging"))
-            yield
-
-    return enter
+from support.killed_delivery import record_comparisons
 
 
 def stage(harbour: Harbour) -> Stage:

@@ -24,10 +24,10 @@ from seatrial.feedback.recent import RecentPredictions
 from seatrial.feedback.rows import Rows, read_rows
 from seatrial.feedback.segments import scan
 from seatrial.promotion import Stage, read_pointer
-from seatrial.promotion.pointer import begin_stage
+from seatrial.promotion.pointer import begin_stage, move
 from seatrial.server import batching, candidate
 from seatrial.server.batching import Answered, Predictor
-from seatrial.server.candidate import Candidate, Counts, share_of
+from seatrial.server.candidate import SHARES, Candidate, Counts, share_of
 from seatrial.server.metrics import Metrics
 from seatrial.server.model import Predicted, ServedModel, load_model
 
@@ -51,12 +51,23 @@ def read(model: ServedModel, count: int) -> list[tuple[object, ...]]:
 class Trial:
     """A candidate with its log, asked through a predictor as a server asks it."""
 
-    def __init__(self, folder: Path, models: list[ServedModel], weight: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        models: list[ServedModel],
+        weight: int,
+        *,
+        share: int | None = None,
+        copies: bool = False,
+    ) -> None:
         self.served, other = models
         self.counts = Counts()
         self.log = FeedbackLog(folder)
-        self.candidate = Candidate(Stage(7, other.digest, weight), other, log=self.log, counts=self.counts)
-        self.predictor = Predictor(self.log, RecentPredictions(), Metrics(), lambda: self.candidate)
+        stage = Stage(7, other.digest, weight)
+        self.candidate = Candidate(stage, other, log=self.log, counts=self.counts, share=share)
+        self.predictor = Predictor(
+            self.log, RecentPredictions(), Metrics(), lambda: self.candidate, lambda: copies
+        )
         self._folder = folder
 
     def ask(self, *names: str | None, rows: int = 2) -> list[Answered]:
@@ -117,6 +128,51 @@ def test_a_canary_answers_the_requests_that_are_its(
     assert set(alone["prediction_id"]) == own
     assert trial.counts.answered == len(own)
     assert trial.predictor.waiting == trial.predictor.waiting_rows == 0
+
+
+@pytest.mark.parametrize("weight", [0, 50])
+def test_a_mesh_says_who_answers_in_the_first_predictor(
+    models: list[ServedModel], tmp_path: Path, weight: int
+) -> None:
+    """Its servers answer all that comes with the bundle that serves, whatever the step's weight, and compare."""
+    trial = Trial(tmp_path / "log", models, weight, share=SHARES["main"])
+    answers = trial.ask(*(f"{n}" for n in range(20)))
+    wait_for(lambda: trial.counts.compared == 40, "the comparisons")
+    written = trial.end()
+
+    assert {answer.bundle for answer in answers} == {models[0].digest}
+    assert written.predictions.height == written.comparisons.height == 40
+    assert written.comparisons["probability"].null_count() == 0
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_the_other_predictor_answers_with_the_candidate(
+    models: list[ServedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copies: bool
+) -> None:
+    """A canary's answers are predictions; those to copies are not, and count for the guards all the same."""
+    monkeypatch.setattr(batching, "ANSWER_SECONDS", 120)
+    trial = Trial(tmp_path / "log", models, 0 if copies else 10, share=SHARES["candidate"], copies=copies)
+    answers = trial.ask(*(f"{n}" for n in range(20)))
+    written = trial.end()
+
+    assert {answer.bundle for answer in answers} == {models[1].digest}
+    assert written.predictions.height == (0 if copies else 40)
+    alone = written.comparisons
+    assert (alone.height, alone["probability"].null_count(), alone["error"].null_count()) == (40, 40, 40)
+    assert alone["candidate_probability"].null_count() == 0
+
+
+def test_what_the_candidate_fails_of_copies_is_counted(models: list[ServedModel], tmp_path: Path) -> None:
+    """The bundle that serves answers in its place, nobody gets that, and the guards hear of the failure."""
+    models[1].predict = fail  # type: ignore[method-assign]
+    trial = Trial(tmp_path / "log", models, 0, share=SHARES["candidate"], copies=True)
+    answers = trial.ask(*(f"{n}" for n in range(10)))
+    written = trial.end()
+
+    assert {answer.bundle for answer in answers} == {models[0].digest}
+    assert written.predictions.height == 0
+    assert set(written.comparisons["error"]) == {"ValueError"}
+    assert trial.counts.failed == 20
 
 
 def taken(model: ServedModel, count: int) -> list[str]:
@@ -241,7 +297,7 @@ def test_outcomes_count_for_the_candidate_as_for_the_bundle_that_serves(ferry: F
         pointer = read_pointer(ferry.workspace, "local", "ferry")
         begin_stage(ferry.workspace, "local", "ferry", {"digest": digest}, weight=0, expected=pointer)
         wait_for(
-            lambda: server.get("/v2/models/ferry").content["parameters"]["candidate"] is not None,
+            lambda: told(server)["candidate"] is not None,
             "the candidate",
         )
         for number, part in enumerate(parts[1:], 1):
@@ -254,6 +310,38 @@ def test_outcomes_count_for_the_candidate_as_for_the_bundle_that_serves(ferry: F
     assert said["candidate_probability"].to_list() == pytest.approx(said["probability"].to_list(), abs=1e-7)
     features = recorded["features"].to_list()
     assert len({tuple(row) for row in features}) > 100  # Histories differ from row to row.
+
+
+def test_a_server_of_the_other_predictor_follows_the_steps(ferry: Ferry) -> None:
+    """Copies in the shadow are no predictions, what it answers as a canary is; afterwards it answers as any server."""
+    first, second = ferry.digests[:2]
+    place = (ferry.workspace, "local", "ferry")
+    begin_stage(*place, {"digest": second}, weight=0, expected=read_pointer(*place))
+
+    def answers(rows: list[dict[str, Any]]) -> tuple[str, list[str]]:
+        answer = server.infer(rows)
+        return answer.content["model_version"], outputs(answer)["prediction_id"]
+
+    with ferry.serve("--ship-every", "600", "--predictor", "candidate") as server:
+        copied, _ = answers(ROWS[:3])
+        begin_stage(*place, {"digest": second}, weight=10, expected=read_pointer(*place))
+        wait_for(lambda: told(server)["candidate"]["weight"] == 10, "the canary")
+        answered, own = answers(ROWS[:4])
+        move(*place, {"digest": first}, expected=read_pointer(*place))
+        wait_for(lambda: told(server)["candidate"] is None, "the end of the roll-out")
+        after, others = answers(ROWS[:5])
+        assert server.stop() == 0
+
+    assert (copied, answered, after) == (second, second, first)
+    recorded = read_predictions(ferry.workspace, "ferry")
+    assert set(recorded["prediction_id"]) == {*own, *others}
+    assert read_comparisons(ferry.workspace, "ferry").collect()["stage"].value_counts().height == 2
+
+
+def told(server: Server) -> dict[str, Any]:
+    """Return what a server says of its model."""
+    found: dict[str, Any] = server.get("/v2/models/ferry").content["parameters"]
+    return found
 
 
 def tell(server: Server, rows: list[dict[str, Any]], after: Callable[[], bool] = lambda: True) -> None:

@@ -1,6 +1,7 @@
 {{- /*
 A predictor. Takes a dictionary: root, digest, service (name of its Service), traffic in percent, replicas
-(without it, the SeldonDeployment's), whether it is a shadow, and whether it is autoscaled.
+(without it, the SeldonDeployment's), whether it is a shadow, whether it is autoscaled, and its name, where roll-outs
+are steps of the weights of two.
 */ -}}
 {{- define "model.predictor" -}}
 {{- $root := .root -}}
@@ -37,5 +38,5 @@ componentSpecs:
     pdbSpec:
       maxUnavailable: 1
     spec:
-      {{- include "model.pod" (dict "root" $root "digest" .digest) | nindent 6 }}
+      {{- include "model.pod" (dict "root" $root "digest" .digest "predictor" .name) | nindent 6 }}
 {{- end -}}
