@@ -6,6 +6,9 @@ there, and prints one JSON document: answers by status, failures, bundles in the
 first answer, when an answer came by another bundle than the one before it, and the ids of all predictions that
 were answered. Until then the file beside it, with the suffix ``.progress``, has how many were answered and how
 many failed so far, as JSON.
+
+While the file beside it with the suffix ``.routes`` is there, it does what a mesh does: each request goes to one of the
+hosts there by their weights, and a copy of it to the host that is the mirror; what that answers is counted and dropped.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import random
 import sys
 import threading
 import time
@@ -35,6 +39,8 @@ class Seen:
     bundles: list[str] = field(default_factory=list)
     changes: list[tuple[float, str]] = field(default_factory=list)
     predictions: list[str] = field(default_factory=list)
+    hosts: Counter[str] = field(default_factory=Counter)
+    copies: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take(self, status: int, content: dict[str, Any]) -> None:
@@ -58,21 +64,48 @@ class Seen:
             self.failures.append(f"{time.time():.2f} {type(error).__name__}: {error}")
 
 
+def route(host: str, routes: Path) -> tuple[str, str]:
+    """Return which host a request goes to, and which one a copy of it, if any."""
+    try:
+        said = json.loads(routes.read_text())
+    except OSError:
+        return host, ""
+    (chosen,) = random.choices(list(said["weights"]), list(said["weights"].values()))
+    return chosen, said["mirror"]
+
+
 def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool, pause: float) -> None:
     """Ask until it is time to stop."""
-    connection = http.client.HTTPConnection(host, timeout=TIMEOUT_SECONDS)
+    connections: dict[str, http.client.HTTPConnection] = {}
+
+    def send(to: str) -> http.client.HTTPResponse:
+        connection = connections.setdefault(to, http.client.HTTPConnection(to, timeout=TIMEOUT_SECONDS))
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        return connection.getresponse()
+
     while not stop.exists():
+        chosen, mirror = route(host, Path(f"{stop}.routes"))
         try:
-            connection.request("POST", path, body, {"content-type": "application/json"})
-            answer = connection.getresponse()
+            answer = send(chosen)
             seen.take(answer.status, json.loads(answer.read()))
+            seen.hosts[chosen] += 1
         except (OSError, http.client.HTTPException) as error:
             seen.fail(error)
-            connection.close()
+            connections.pop(chosen).close()
+        if mirror:
+            try:
+                answer = send(mirror)
+                answer.read()
+                seen.copies[str(answer.status)] += 1
+            except (OSError, http.client.HTTPException) as error:
+                seen.copies[type(error).__name__] += 1
+                connections.pop(mirror).close()
         if not keep:
-            connection.close()
+            for connection in connections.values():
+                connection.close()
         time.sleep(pause)
-    connection.close()
+    for connection in connections.values():
+        connection.close()
 
 
 def main(host: str, path: str, stop: str, body: str, pause: str = "0.02") -> None:
@@ -105,6 +138,8 @@ def main(host: str, path: str, stop: str, body: str, pause: str = "0.02") -> Non
                 "bundles": seen.bundles,
                 "changes": seen.changes,
                 "predictions": seen.predictions,
+                "hosts": dict(seen.hosts),
+                "copies": dict(seen.copies),
             }
         )
     )

@@ -137,7 +137,13 @@ class Namespaces:
 
 @contextmanager
 def three_namespaces(
-    kubectl: Command, context: str, ferry: Ferry, root: Path, rules: dict[str, str] | None = None
+    kubectl: Command,
+    context: str,
+    ferry: Ferry,
+    root: Path,
+    rules: dict[str, str] | None = None,
+    *,
+    seldon: str = "",
 ) -> Iterator[Namespaces]:
     """Make the namespaces and the repository, and go there; nothing is served yet.
 
@@ -147,6 +153,7 @@ def three_namespaces(
         ferry: The model, whose data are those of each environment.
         root: An empty folder.
         rules: What an environment's file says in the place of its demands, as YAML, by the environment's name.
+        seldon: The environment that is served by Seldon's operator, if any; it is not there yet.
     """
     trusted = {path.name: path.read_text() for path in (ferry.root / "keys" / "trusted").glob("*.pem")}
     with ExitStack() as stack:
@@ -167,7 +174,7 @@ def three_namespaces(
                 world.run("create", "rolebinding", person, f"--clusterrole={role}", f"--user={person}")
         for name, text in (rules or {}).items():
             harbour.rules(name, text)
-        _name_in_git(harbour, worlds, store.namespace)
+        _name_in_git(harbour, worlds, store.namespace, seldon)
         stack.enter_context(store.workspace())
         persons = _kubeconfig(kubectl, context, root / "kubeconfig")
         yield Namespaces(harbour, worlds, {**_variables(harbour), "KUBECONFIG": str(persons)})
@@ -201,7 +208,7 @@ def _kubeconfig(kubectl: Command, context: str, path: Path) -> Path:
     return path
 
 
-def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str) -> None:
+def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str, seldon: str) -> None:
     """Let git say which namespaces and workspaces there are and what serves the model, as the guide says."""
     environments = harbour.root / "manifests/environments"
     shipped = ROOT / "manifests/environments"
@@ -211,6 +218,7 @@ def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str) -> None
         folder = environments / name
         trust_root = "trust-root" if name == "test" else "trusted-makers"
         values = VALUES.format(replicas=2 if name == "production" else 1, trust_root=trust_root, store=store)
+        values += "engine: seldon\n" if name == seldon else ""
         (folder / MODEL / "values.yaml").write_text(values)
         of_all, rules = folder / "kustomization.yaml", folder / "environment.yaml"
         _replace(of_all, of_all, f"namespace: {name}", f"namespace: {world.namespace}")

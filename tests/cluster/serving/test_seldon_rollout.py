@@ -1,0 +1,285 @@
+"""A roll-out by the predictors of a SeldonDeployment, led by the manifests' own job, and what is said to a mesh of it.
+
+There is no mesh: Istio's definitions alone are there, without types, and the clients do what its proxies would. They
+follow the VirtualService that Seldon's operator writes: each request goes to one predictor's Service by the weights,
+and in the shadow a copy of it to the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from tests.cluster.serving.conftest import REST_PORT, STOP, Load, load
+from tests.cluster.serving.test_rollout import (
+    PAUSE,
+    PLACE,
+    PODS,
+    Way,
+    account,
+    and_git_is_told,
+    approved,
+    patiently,
+    rules,
+    watched,
+)
+from tests.local.serving.conftest import Ferry
+
+from seatrial.bundle import load_bundle, open_trust_root
+from seatrial.feedback.joining import read_comparisons, read_recorded
+from support.cluster_world import IMAGES, ROOT, Command, World, wait_until
+from support.harbour import MODEL
+from support.odd_candidates import odd_model
+from support.three_namespaces import DELIVERER, VISITOR, three_namespaces
+
+pytestmark = pytest.mark.timeout(1800)
+STEPS = [0, 20, 60]
+BACK_STEPS = [30]
+ROUTES = f"{STOP}.routes"
+OTHER = f"{MODEL}-candidate"
+RIGHTS = {DELIVERER: "get,create,patch", VISITOR: "get"}
+"""What each person may do, beside their ClusterRole, with the resources that it does not know of."""
+RBAC = "rbac.authorization.k8s.io"
+OF_MODELS = f"seldondeployments.machinelearning.seldon.io,roles.{RBAC},rolebindings.{RBAC}"
+ISTIO = "networking.istio.io"
+KINDS = {"virtualservices": "VirtualService", "destinationrules": "DestinationRule"}
+Split = tuple[int, int | None, bool]
+"""Percent of the requests for the first predictor and for the other, where it is there; and whether it gets copies."""
+
+
+def definition(plural: str, kind: str) -> dict[str, Any]:
+    """Return a definition of one of Istio's kinds that takes whatever it says."""
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{ISTIO}"},
+        "spec": {
+            "group": ISTIO,
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind, "listKind": f"{kind}List"},
+            "scope": "Namespaced",
+            "versions": [
+                {"name": "v1alpha3", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
+            ],
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def istio(kubectl: Command) -> Iterator[None]:
+    """Istio's definitions; skips where the cluster has some of its own."""
+    if kubectl("get", "crds", "--output", "name").count(ISTIO):
+        pytest.skip("this cluster has Istio's definitions already")
+    made = [definition(plural, kind) for plural, kind in KINDS.items()]
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
+    kubectl("apply", "--filename", "-", stdin=listed)
+    for plural in KINDS:
+        kubectl("wait", "--for=condition=Established", f"crd/{plural}.{ISTIO}", "--timeout=60s")
+    try:
+        yield
+    finally:
+        kubectl("delete", "--filename", "-", "--ignore-not-found", stdin=listed)
+
+
+@pytest.fixture(scope="module")
+def way(
+    kubectl: Command,
+    helm: Command,
+    context: str,
+    ferry: Ferry,
+    istio: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Way]:
+    """Production serves a first bundle in two pods of a SeldonDeployment; staging has two others in its store."""
+    first, second = ferry.digests[:2]
+    width = len(load_bundle(ferry.workspace, first, open_trust_root(ferry.workspace)).schema.features.columns)
+    failing = ferry.make_bundle(**{"model.onnx": odd_model("fails", width)})  # type: ignore[arg-type]
+    root = tmp_path_factory.mktemp("rolled-out")
+    with (
+        contextlib.chdir(root),
+        three_namespaces(kubectl, context, ferry, root, {PLACE: rules(STEPS)}, seldon=PLACE) as made,
+    ):
+        world = made.worlds[PLACE]
+        if why := world.missing_image(IMAGES["seldon-operator"]):
+            pytest.skip(why)
+        chart = str(ROOT / "charts" / "serving")
+        helm(
+            "install",
+            "serving",
+            chart,
+            "--namespace",
+            world.namespace,
+            "--set=istio.enabled=true",
+            "--wait",
+            "--timeout=3m",
+        )
+        for person, verbs in RIGHTS.items():
+            role = f"{person}-of-models"
+            world.run(
+                "create",
+                "role",
+                role,
+                f"--verb={verbs}",
+                f"--resource={OF_MODELS}",
+            )
+            world.run("create", "rolebinding", role, f"--role={role}", f"--user={person}")
+        approved(made, first)
+        made.seatrial("reconcile", PLACE, "--context", DELIVERER)
+        yield Way(made, first, second, failing)
+
+
+@dataclass
+class Mesh:
+    """What the operator's VirtualService says, followed by the clients as it changes.
+
+    Attributes:
+        way: The environment.
+        seen: What it said, one after the other.
+        stages: What the record said then: percent of the requests for the candidate; None without a roll-out.
+    """
+
+    way: Way
+    seen: list[Split] = field(default_factory=list)
+    stages: list[int | None] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def world(self) -> World:
+        """The namespace."""
+        return self.way.made.worlds[PLACE]
+
+    def look(self) -> None:
+        """Look once, and let the clients follow what is new."""
+        (http, _) = self.world.get("virtualservice", MODEL)["spec"]["http"]
+        weights = {one["destination"]["host"].split(".")[0]: one.get("weight", 0) for one in http["route"]}
+        assert sum(weights.values()) == 100, weights
+        split = (weights[MODEL], weights.get(OTHER), "mirror" in http)
+        if self.seen[-1:] == [split]:
+            return
+        self.seen.append(split)
+        self.stages.append(self.way.stage())
+        hosts = {name: self._host(name) for name, weight in weights.items() if weight}
+        said = {
+            "weights": {host: weights[name] for name, host in hosts.items()},
+            "mirror": self._host(OTHER) if "mirror" in http else "",
+        }
+        write = f"cat > {ROUTES}.new && mv {ROUTES}.new {ROUTES}"
+        self.world.run("exec", "--stdin", "client", "--", "sh", "-c", write, stdin=json.dumps(said))
+        print(f"the mesh: {split}, the record: {self.stages[-1]}")
+
+    def _host(self, service: str) -> str:
+        return f"{self.world.get('service', service)['spec']['clusterIP']}:{REST_PORT}"
+
+    def follow(self) -> None:
+        """Look until it is ended."""
+        while not self._ended.wait(0.3):
+            self.look()
+
+    def end(self) -> None:
+        """Stop looking."""
+        self._ended.set()
+
+
+@contextlib.contextmanager
+def meshed(way: Way) -> Iterator[tuple[Mesh, Load]]:
+    """Ask as through a mesh, from before the block to its end."""
+    mesh = Mesh(way)
+    with load(mesh.world, pause=PAUSE) as clients:
+        mesh.look()
+        thread = threading.Thread(target=mesh.follow)
+        thread.start()
+        try:
+            yield mesh, clients
+        finally:
+            mesh.end()
+            thread.join()
+
+
+def alone(way: Way) -> bool:
+    """Return whether the first predictor is the only one again, for the mesh and in pods."""
+    found = way.made.worlds[PLACE].get("seldondeployment", MODEL)
+    names = [one["name"] for one in found["spec"]["predictors"]]
+    return names == ["main"] and found["status"]["state"] == "Available" and len(way.made.pods(PLACE)) == PODS
+
+
+def not_recorded_twice(way: Way, said: dict[str, Any]) -> None:
+    """Print how many copies were recorded as requests: those between a step of the record and the mesh's."""
+    recorded = read_recorded(way.made.harbour.workspace(PLACE), MODEL)
+    found = set(patiently(lambda: recorded.select("prediction_id").collect())["prediction_id"])
+    more = len(found - set(said["predictions"]))
+    print(f"{said['copies']} answers to copies; {more} rows recorded that no client asked for")
+    assert said["copies"].get("200", 0) > 20
+    assert more < sum(said["copies"].values())
+
+
+def test_from_the_shadow_to_all_requests(way: Way) -> None:
+    """The mesh's weights follow the record's steps, no request fails, and the first predictor's pods stay."""
+    before = way.pods()
+    assert len(before) == PODS
+    with meshed(way) as (mesh, clients):
+        began = time.time()
+        way.begin(way.second, "forward")
+        watched(way)
+        print(way.ended("forward", "complete"))
+        wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
+        wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+        wait_until(lambda: way.answer(way.second), "both pods to answer with it", 60)
+        clients.goes_on(50)
+        said = clients.said
+
+    account(way, said)
+    assert mesh.seen == [
+        (100, None, False),
+        (100, 0, False),
+        (100, None, True),
+        (80, 20, False),
+        (40, 60, False),
+        (100, 0, False),
+        (100, None, False),
+    ]
+    assert mesh.stages == [None, 0, 0, 20, 60, None, None]
+    print(f"{said['hosts']} answers by Service, {time.time() - began:.0f} s in all")
+    assert len(said["hosts"]) == 2
+    assert said["bundles"] == [way.first, way.second]
+    assert way.pods() == before
+    steps = [record for record in way.records() if record["kind"] == "stage"]
+    assert [record["weight"] for record in steps] == STEPS
+    assert {verdict["outcome"] for verdict in way.records()[-1]["guards"]} == {"pass"}
+    not_recorded_twice(way, said)
+    way.made.seatrial("audit", PLACE, "--context", VISITOR)
+
+
+def test_a_guard_puts_the_weights_back(way: Way) -> None:
+    """A candidate that answers nothing gets a third of the requests: none fails, and the mesh gives it none again."""
+    served, before = str(way.made.harbour.served(PLACE)), way.pods()
+    way.made.harbour.rules(PLACE, rules(BACK_STEPS))
+    way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once")
+    with meshed(way) as (mesh, clients):
+        way.begin(way.failing, "back")
+        watched(way)
+        print(way.ended("back", "failed"))
+        wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
+        wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+        clients.goes_on(50)
+        said = clients.said
+
+    account(way, said)
+    print(f"the mesh said {mesh.seen}; {said['hosts']} answers by Service")
+    assert mesh.seen[0] == mesh.seen[-1] == (100, None, False)
+    assert set(mesh.seen) <= {(100, None, False), (100, 0, False), (70, 30, False)}
+    assert said["bundles"] == [served]
+    assert way.pods() == before
+    assert way.made.harbour.served(PLACE) == served
+    begun, back = way.records()[-2:]
+    assert (begun["kind"], begun["digest"], begun["weight"]) == ("stage", way.failing, 30)
+    assert (back["kind"], back["digest"], back["previous"]) == ("roll-back", served, way.failing)
+    rows = patiently(read_comparisons(way.made.harbour.workspace(PLACE), MODEL).collect)
+    print(Counter(rows.filter(rows["candidate"] == way.failing)["error"].to_list()))
+    and_git_is_told(way)
