@@ -196,6 +196,8 @@ def test_a_seldon_deployment_that_follows_the_record_is_left_alone(environments:
 
     assert found["metadata"]["annotations"]["seatrial.io/bundle"] == DIGEST
     assert DIGEST not in str(found["spec"])
+    (binding,) = (one for one in kustomized(environments / "staging") if one["kind"] == "RoleBinding")
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": JOB, "namespace": "staging"}]
     values = environments / "staging" / "flights" / "values.yaml"
     values.write_text(values.read_text().replace("engine: seldon\n", ""))
     assert "staging/flights/bundle.yaml is not in step" in write(environments, helm, "--check").stderr

@@ -2,9 +2,10 @@
 
 With Seldon's operator a mesh splits the requests between two predictors, ``main`` and ``candidate``, or copies them to
 the second. Nothing is decided here: which predictors there are, and who gets how much, follows from the record and from
-what is there, so whoever looks next goes on where one that was killed stopped. The candidate comes and goes without
-requests: one look puts it there, or takes its requests away; the next one gives it some once its pods are there, or
-takes it out. So the mesh knows of it before it is asked, and nobody asks it any more when its pods go.
+what is there, so whoever looks next goes on where one that was killed stopped. To answer requests the candidate comes
+and goes without any: one look puts it there, or takes its requests away; the next one gives it some once its pods are
+there, or takes it out. So the mesh knows of it before it is asked, and nobody asks it any more when its pods go. Copies
+may come too early or too late: nobody gets what is answered to them.
 
 Both predictors are the same pods but for one argument of their servers, and all of them follow the record. So at the
 last step those of ``main`` take the new bundle as they take any, without being replaced.
@@ -61,10 +62,12 @@ def next_predictors(now: list[Object], stage: Stage | None, *, keep: bool = Fals
     if main is None:
         return now
     candidate = next((one for one in now if one["name"] == CANDIDATE), None)
-    is_asked = candidate is not None and bool(candidate.get("traffic") or candidate.get("shadow"))
-    comes = candidate is None and stage is not None
-    goes = candidate is not None and stage is None and (is_asked or keep)
-    return [_with(main, ALL), _candidate(main, 0)] if comes or goes else wanted
+    unasked = [_with(main, ALL), _candidate(main, 0)]
+    if stage is not None:
+        return unasked if candidate is None and stage.weight else wanted
+    if candidate is None or candidate.get("shadow"):
+        return now if candidate is not None and keep else wanted
+    return unasked if candidate["traffic"] or keep else wanted
 
 
 def _main(predictors: list[Object]) -> Object | None:
