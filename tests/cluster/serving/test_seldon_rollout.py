@@ -34,8 +34,10 @@ from tests.local.serving.conftest import Ferry
 
 from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.feedback.joining import read_comparisons, read_recorded
+from seatrial.promotion.pointer import read_pointer
 from support.cluster_world import IMAGES, ROOT, Command, World, wait_until
 from support.harbour import MODEL
+from support.killed_delivery import record_comparisons
 from support.odd_candidates import odd_model
 from support.three_namespaces import DELIVERER, VISITOR, three_namespaces
 
@@ -182,7 +184,13 @@ class Mesh:
     def follow(self) -> None:
         """Look until it is ended."""
         while not self._ended.wait(0.3):
-            self.look()
+            try:
+                self.look()
+            except (
+                AssertionError
+            ) as error:  # The API of an overloaded cluster may not answer; the next look will.
+                if "Unable to connect" not in str(error) and "timed out" not in str(error):
+                    raise
 
     def end(self) -> None:
         """Stop looking."""
@@ -257,30 +265,65 @@ def test_from_the_shadow_to_all_requests(way: Way) -> None:
     way.made.seatrial("audit", PLACE, "--context", VISITOR)
 
 
+def taken_back(way: Way, mesh: Mesh, clients: Load, candidate: str) -> dict[str, Any]:
+    """Wait until the job has taken a candidate back and its predictor is gone; return what clients were answered."""
+    print(way.ended("back", "failed"))
+    wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
+    wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+    clients.goes_on(50)
+    said = clients.said
+    account(way, said)
+    print(f"the mesh said {mesh.seen}; {said['hosts']} answers by Service")
+    begun, back = way.records()[-2:]
+    assert (begun["kind"], begun["digest"], begun["weight"]) == ("stage", candidate, BACK_STEPS[0])
+    assert (back["kind"], back["previous"]) == ("roll-back", candidate)
+    assert back["digest"] == way.made.harbour.served(PLACE)
+    and_git_is_told(way)
+    way.made.worlds[PLACE].run("delete", "job", "back")
+    return said
+
+
 def test_a_guard_puts_the_weights_back(way: Way) -> None:
-    """A candidate that answers nothing gets a third of the requests: none fails, and the mesh gives it none again."""
+    """A candidate that goes wrong with a third of the requests: none fails, and the mesh gives it none again."""
+    served, before = str(way.made.harbour.served(PLACE)), way.pods()
+    candidate = way.first if served == way.second else way.second
+    way.made.harbour.rules(PLACE, rules(BACK_STEPS).replace('"5s"', '"1h"'))
+    way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once, for long")
+    with meshed(way) as (mesh, clients):
+        way.begin(candidate, "back")
+        wait_until(lambda: mesh.seen[-1] == (70, 30, False), "the mesh to give it requests", 300)
+        clients.goes_on(100)
+        stage = patiently(lambda: read_pointer(way.made.harbour.workspace(PLACE), PLACE, MODEL)).stage
+        assert stage is not None
+        for _ in range(10):  # What its servers would record of rows that it does not answer.
+            record_comparisons(way.made.harbour.workspace(PLACE), stage, failed=True)
+        said = taken_back(way, mesh, clients, candidate)
+
+    assert mesh.seen == [
+        (100, None, False),
+        (100, 0, False),
+        (70, 30, False),
+        (100, 0, False),
+        (100, None, False),
+    ]
+    assert set(said["bundles"]) == {way.first, way.second}
+    assert len(said["hosts"]) == 2
+    assert way.pods() == before
+    assert way.made.harbour.served(PLACE) == served
+
+
+def test_one_that_answers_nothing_is_taken_back(way: Way) -> None:
+    """What is compared beside the first predictor says so, whether or not the mesh gave it requests: none fails."""
     served, before = str(way.made.harbour.served(PLACE)), way.pods()
     way.made.harbour.rules(PLACE, rules(BACK_STEPS))
     way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once")
     with meshed(way) as (mesh, clients):
         way.begin(way.failing, "back")
         watched(way)
-        print(way.ended("back", "failed"))
-        wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
-        wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
-        clients.goes_on(50)
-        said = clients.said
+        said = taken_back(way, mesh, clients, way.failing)
 
-    account(way, said)
-    print(f"the mesh said {mesh.seen}; {said['hosts']} answers by Service")
-    assert mesh.seen[0] == mesh.seen[-1] == (100, None, False)
     assert set(mesh.seen) <= {(100, None, False), (100, 0, False), (70, 30, False)}
     assert said["bundles"] == [served]
     assert way.pods() == before
-    assert way.made.harbour.served(PLACE) == served
-    begun, back = way.records()[-2:]
-    assert (begun["kind"], begun["digest"], begun["weight"]) == ("stage", way.failing, 30)
-    assert (back["kind"], back["digest"], back["previous"]) == ("roll-back", served, way.failing)
     rows = patiently(read_comparisons(way.made.harbour.workspace(PLACE), MODEL).collect)
     print(Counter(rows.filter(rows["candidate"] == way.failing)["error"].to_list()))
-    and_git_is_told(way)
