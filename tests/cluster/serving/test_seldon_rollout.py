@@ -125,7 +125,7 @@ def way(
             world.namespace,
             "--set=istio.enabled=true",
             "--wait",
-            "--timeout=3m",
+            "--timeout=6m",
         )
         for number, (person, verbs, resources) in enumerate(RIGHTS):
             role = f"{person}-{number}"
