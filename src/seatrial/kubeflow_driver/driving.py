@@ -17,9 +17,7 @@ from seatrial.kubeflow_driver.workflows import Outcome, OutputPath, Waiting
 
 LAST_WORDS = 2000
 """Bytes of what a driver printed that become the message of a failed step, as Kubernetes takes the end of a log."""
-
-
-_PATCH = "pod-spec-patch"
+PATCH = "pod-spec-patch"
 """The output of a driver that says how a step's pod is started."""
 _FLAGS = ("--ml_pipeline_server_address", "--ml_pipeline_server_port")
 """By which 2.17.0 is told where the API is, and tells it to the step; 2.14.3 has variables, which no step gets."""
@@ -74,8 +72,8 @@ def drive(driver: Path, waiting: Waiting, *, seconds: float, door: Door | None =
         if ended.returncode:
             return _outcome({}, f"Error (exit code {ended.returncode}): {_last_words(ended.stdout)}")
         values = {name: path.read_text() for name, path in paths.items() if path.is_file()}
-        if values.get(_PATCH) and arguments != filled:
-            values[_PATCH] = _past(arguments, filled, values[_PATCH])
+        if values.get(PATCH) and arguments != filled:
+            values[PATCH] = _past(arguments, filled, values[PATCH])
         return _outcome(values, None)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from seatrial.cluster_setup.entry import say
 from seatrial.errors import ClusterError
-from seatrial.kubeflow_driver.driving import Door, drive
+from seatrial.kubeflow_driver.driving import PATCH, Door, drive
 from seatrial.kubeflow_driver.launcher import with_own_launcher
 from seatrial.kubeflow_driver.workflows import (
     Object,
@@ -26,8 +26,6 @@ from seatrial.kubeflow_driver.workflows import (
     waiting_in,
 )
 
-PATCH = "pod-spec-patch"
-"""The output that makes a step's pod of the template that all steps share."""
 _ODD = (LookupError, TypeError, ValueError, AttributeError)
 """What a workflow raises that is not as Argo writes it."""
 PAUSE_SECONDS, CLOSING_SECONDS = 1.0, 10.0
