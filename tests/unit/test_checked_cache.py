@@ -61,6 +61,15 @@ class Bucket:
         self._states[state.key] = [state, *older]
 
 
+def touched(bucket: Bucket, names: set[str], done: list[tuple[str, str]], at: datetime) -> Bucket:
+    """A bucket in which a step left files, and somebody did something later."""
+    for name in names:
+        bucket.put(KEY + name, ENDED - timedelta(seconds=1))
+    for deed, name in done:
+        getattr(bucket, deed)(KEY + name, at)
+    return bucket
+
+
 files = st.sets(st.sampled_from(["", "/a", "/b/c"]), min_size=1)
 deeds = st.lists(
     st.tuples(st.sampled_from(["put", "remove"]), st.sampled_from(["", "/a", "/b/c", "/new"])), max_size=4
@@ -73,11 +82,7 @@ def test_with_versions_whatever_was_touched_is_told(
     names: set[str], done: list[tuple[str, str]], at: datetime
 ) -> None:
     """What is done to an object of the step, within the same moment too, and what is added later (K6)."""
-    bucket = Bucket(versions=True)
-    for name in names:
-        bucket.put(KEY + name, ENDED - timedelta(seconds=1))
-    for deed, name in done:
-        getattr(bucket, deed)(KEY + name, at)
+    bucket = touched(Bucket(versions=True), names, done, at)
 
     told = why_not_again([KEPT], bucket.below)
     if not done:
@@ -91,11 +96,7 @@ def test_without_versions_what_is_younger_or_gone_is_told(
     names: set[str], done: list[tuple[str, str]], at: datetime
 ) -> None:
     """What is there and older than the step's end is taken; one file fewer of several shows in no list (K6)."""
-    bucket = Bucket(versions=False)
-    for name in names:
-        bucket.put(KEY + name, ENDED - timedelta(seconds=1))
-    for deed, name in done:
-        getattr(bucket, deed)(KEY + name, at)
+    bucket = touched(Bucket(versions=False), names, done, at)
 
     there = bucket.below("mlpipeline", KEY)
     expected = not there or max(one.modified for one in there) > ENDED + CLOCKS_APART

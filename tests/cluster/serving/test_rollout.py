@@ -126,14 +126,20 @@ class Way:
         return [record.content for record in patiently(log.all)]
 
 
+def failing_bundle(ferry: Ferry) -> str:
+    """Make a bundle that answers nothing, with the inputs of the first one; return its digest."""
+    bundle = load_bundle(ferry.workspace, ferry.digests[0], open_trust_root(ferry.workspace))
+    model = odd_model("fails", len(bundle.schema.features.columns))
+    return ferry.make_bundle(**{"model.onnx": model})  # type: ignore[arg-type]
+
+
 @pytest.fixture(scope="module")
 def way(
     kubectl: Command, context: str, ferry: Ferry, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Way]:
     """Production serves a first bundle in two pods, and rolls out what comes next; staging has them in its store."""
     first, second = ferry.digests[:2]
-    width = len(load_bundle(ferry.workspace, first, open_trust_root(ferry.workspace)).schema.features.columns)
-    failing = ferry.make_bundle(**{"model.onnx": odd_model("fails", width)})  # type: ignore[arg-type]
+    failing = failing_bundle(ferry)
     root = tmp_path_factory.mktemp("rolled-out")
     with (
         contextlib.chdir(root),

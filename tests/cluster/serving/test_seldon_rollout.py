@@ -26,19 +26,18 @@ from tests.cluster.serving.test_rollout import (
     account,
     and_git_is_told,
     approved,
+    failing_bundle,
     patiently,
     rules,
     watched,
 )
 from tests.local.serving.conftest import Ferry
 
-from seatrial.bundle import load_bundle, open_trust_root
 from seatrial.feedback.joining import read_comparisons, read_recorded
 from seatrial.promotion.pointer import read_pointer
 from support.cluster_world import IMAGES, ROOT, Command, World, wait_until
 from support.harbour import MODEL
 from support.killed_delivery import record_comparisons
-from support.odd_candidates import odd_model
 from support.three_namespaces import DELIVERER, VISITOR, three_namespaces
 
 pytestmark = pytest.mark.timeout(1800)
@@ -106,8 +105,7 @@ def way(
 ) -> Iterator[Way]:
     """Production serves a first bundle in two pods of a SeldonDeployment; staging has two others in its store."""
     first, second = ferry.digests[:2]
-    width = len(load_bundle(ferry.workspace, first, open_trust_root(ferry.workspace)).schema.features.columns)
-    failing = ferry.make_bundle(**{"model.onnx": odd_model("fails", width)})  # type: ignore[arg-type]
+    failing = failing_bundle(ferry)
     root = tmp_path_factory.mktemp("rolled-out")
     with (
         contextlib.chdir(root),
