@@ -81,7 +81,7 @@ def demo(
 ) -> None:
     """Show the whole loop on a year of real flights: train, serve, live traffic, drift, retraining.
 
-    Needs no cluster and no server, 2 to 4 minutes and less than 2 GiB of memory.
+    Needs no cluster and no server, 2 to 6 minutes and less than 2 GiB of memory.
 
     Example: `seatrial demo --months 2`
     """
