@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.cluster import api
-from seatrial.cluster.api import Context, Kubernetes, contexts
+from seatrial import kubernetes_api
 from seatrial.cluster.context import Cluster, choose, connect, is_ours
 from seatrial.errors import ClusterError
+from seatrial.kubernetes_api import Context, Kubernetes, contexts
 
 KUBECONFIG = """\
 apiVersion: v1
@@ -84,7 +84,7 @@ def test_an_api_server_that_is_away_is_said_within_seconds(
     kubeconfig: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names context and address, and how to get a cluster."""
-    monkeypatch.setattr(api, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(kubernetes_api, "CONNECT_SECONDS", 1.0)
 
     with pytest.raises(
         ClusterError, match="context 'kind-seatrial' does not answer at https://127.0.0.1"

@@ -55,8 +55,8 @@ def check_images(
     Example: `seatrial images check`
     """
     from seatrial.cluster import image_check
-    from seatrial.cluster.api import contexts
     from seatrial.cluster.context import connect
+    from seatrial.kubernetes_api import contexts
 
     cluster = connect(context, namespace) if context or any(c.current for c in contexts()) else None
     found = image_check.check_images(image_check.listed_images(), cluster, ask=not offline)

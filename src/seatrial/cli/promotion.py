@@ -292,9 +292,9 @@ class _Mesh:
 def _open_mesh(
     environment: str, models: list[str] | None, context: str, *, in_cluster: bool, every: float | None
 ) -> _Mesh:
-    from seatrial.cluster.api import Kubernetes
     from seatrial.delivery.declared import declared_models
     from seatrial.delivery.predictors import Predictors, is_split_by_mesh
+    from seatrial.kubernetes_api import Kubernetes
     from seatrial.promotion.environment import open_environment
 
     opened = open_environment(environment)

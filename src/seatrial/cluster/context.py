@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from seatrial.cluster.api import Context, Kubernetes, contexts
 from seatrial.cluster.helm import CHART, releases
 from seatrial.errors import ClusterError, NotOurClusterError
+from seatrial.kubernetes_api import Context, Kubernetes, contexts
 
 PLATFORM = "seatrial.io/platform"
 """Label of a namespace that the platform is installed in."""

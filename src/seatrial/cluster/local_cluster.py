@@ -10,11 +10,11 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from seatrial.cluster import kind
-from seatrial.cluster.api import Kubernetes
 from seatrial.cluster.context import Ask, Cluster, connect, mark_made, was_made
 from seatrial.cluster.health import Finding
 from seatrial.errors import ClusterError, NotOurClusterError, ToolError
 from seatrial.images import OWN_IMAGES, own_image
+from seatrial.kubernetes_api import Kubernetes
 
 
 def reach(

@@ -17,8 +17,8 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from seatrial.cluster.api import Kubernetes
 from seatrial.delivery.declared import MAIN, SERVER, deployment_name, names_seldon, object_name
+from seatrial.kubernetes_api import Kubernetes
 from seatrial.promotion.environment import EnvironmentFolder
 from seatrial.promotion.pointer import Stage, read_pointer
 

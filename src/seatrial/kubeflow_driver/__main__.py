@@ -17,6 +17,7 @@ from seatrial.kubeflow_driver.kept import why_not_again
 from seatrial.kubeflow_driver.kubernetes_runs import KubernetesRuns
 from seatrial.kubeflow_driver.lineage import Lineage
 from seatrial.kubeflow_driver.service import DriverService
+from seatrial.kubernetes_api import Kubernetes
 
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 PAUSE_SECONDS = 1.0
@@ -36,7 +37,7 @@ def main() -> None:
         _checked_cache(*arguments.check_cache, at_once=arguments.at_once) if arguments.check_cache else None
     )
     service = DriverService(
-        KubernetesRuns(NAMESPACE.read_text()),
+        KubernetesRuns(Kubernetes(""), NAMESPACE.read_text()),
         arguments.driver,
         at_once=arguments.at_once,
         seconds=arguments.seconds,

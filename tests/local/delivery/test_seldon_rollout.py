@@ -16,12 +16,12 @@ import yaml
 from tests.local.delivery.conftest import Cli, Pod
 from tests.local.serving.conftest import wait_for
 
-from seatrial.cluster import api as cluster_api
-from seatrial.cluster.api import Kubernetes
+from seatrial import kubernetes_api
 from seatrial.delivery.predictors import OF_CANDIDATE, OF_MAIN, Predictors, next_predictors
 from seatrial.delivery.reconcile import reconcile
 from seatrial.delivery.rollout import RollOutState, advance
 from seatrial.errors import ClusterError
+from seatrial.kubernetes_api import Kubernetes
 from seatrial.promotion import Stage
 from seatrial.promotion.environment import open_environment
 from seatrial.promotion.pointer import read_pointer
@@ -63,7 +63,7 @@ def api(
 
     kubeconfig = tmp_path_factory.mktemp("api") / "kubeconfig"
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(kubeconfig))
-    monkeypatch.setattr(cluster_api, "Kubernetes", lambda context: Kubernetes(context or CONTEXT))
+    monkeypatch.setattr(kubernetes_api, "Kubernetes", lambda context: Kubernetes(context or CONTEXT))
     with seldon_api(kubeconfig, CONTEXT) as made:
         objects = yaml.safe_load_all((staging() / "objects.yaml").read_text())
         made.put("staging", next(found for found in objects if found["kind"] == "SeldonDeployment"))

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from seatrial.cluster.api import Kubernetes
 from seatrial.cluster.context import Cluster
 from seatrial.cluster.forward import Forward
 from seatrial.errors import ClusterError, SeatrialError
+from seatrial.kubernetes_api import Kubernetes
 from support.processes import SUPPORT
 
 pytestmark = pytest.mark.usefixtures("measured_processes")
@@ -32,7 +32,7 @@ KUBECONFIG = {
 }
 UNTIL_CTRL_C = f"""
 import time
-from seatrial.cluster.api import Kubernetes
+from seatrial.kubernetes_api import Kubernetes
 from seatrial.cluster.context import Cluster
 from seatrial.cluster.forward import Forward
 with Forward(Cluster(Kubernetes({CONTEXT!r}), "seatrial"), "lighthouse", 80) as forward:

@@ -6,13 +6,14 @@ with objects that were recorded from a cluster, and reads like the Kubernetes do
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from seatrial.errors import ClusterError
 
 CONNECT_SECONDS, READ_SECONDS = 5.0, 30.0
-_NOT_FOUND, _CONFLICT = 404, 409
+_NOT_FOUND, _CONFLICT, _GONE = 404, 409, 410
 _REFUSED = {401: "does not know you", 403: "does not let you"}
 
 
@@ -65,6 +66,7 @@ class Kubernetes:
         from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 
         self.context = context
+        self._called = f"of context {context!r}" if context else "of this cluster"
         settings = Configuration()
         settings.retries = 1  # An API server that is away should be said to be away within seconds.
         try:
@@ -112,6 +114,35 @@ class Kubernetes:
         """
         found = self.get(path, **query)
         return list(found["items"]) if found else []
+
+    def watch(self, path: str, *, seconds: int, **query: str) -> Iterator[dict[str, Any]]:
+        """Yield what happens to the objects of a list, as ``type`` and ``object``, until the time is over.
+
+        Args:
+            path: The path of the list.
+            seconds: For how long; the API server may end it earlier, as when it does not know the version any more.
+            query: Parameters of the request; with ``resourceVersion``, what happened after that version.
+
+        Raises:
+            ClusterError: if the API server is away, refuses, or stops in the middle.
+        """
+        import orjson
+        from kubernetes.watch.watch import iter_resp_lines
+        from urllib3.exceptions import HTTPError
+
+        query = {**query, "watch": "true", "timeoutSeconds": str(seconds)}
+        response = self._call("GET", path, query, quiet=(_GONE,), read_seconds=seconds + READ_SECONDS)
+        if response is None:
+            return
+        try:
+            for event in map(orjson.loads, iter_resp_lines(response)):
+                if event["type"] == "ERROR":
+                    return
+                yield event
+        except (HTTPError, OSError) as error:
+            raise self._away(error) from error
+        finally:
+            response.close()
 
     def create(self, path: str, item: dict[str, Any]) -> bool:
         """Create an object and return whether it was not there before.
@@ -177,7 +208,14 @@ class Kubernetes:
         return None if response is None else dict(orjson.loads(response.data))
 
     def _call(
-        self, method: str, path: str, query: dict[str, str], item: Any = None, *, quiet: tuple[int, ...]
+        self,
+        method: str,
+        path: str,
+        query: dict[str, str],
+        item: Any = None,
+        *,
+        quiet: tuple[int, ...],
+        read_seconds: float = READ_SECONDS,
     ) -> Any:
         """The response, or None for a status that the caller takes as a plain no."""
         from kubernetes.client import ApiException
@@ -194,19 +232,24 @@ class Kubernetes:
                 auth_settings=["BearerToken"],
                 _preload_content=False,
                 _return_http_data_only=True,
-                _request_timeout=(CONNECT_SECONDS, READ_SECONDS),
+                _request_timeout=(CONNECT_SECONDS, read_seconds),
             )
         except ApiException as error:
             if error.status in quiet:
                 return None
             raise self._refused(method, path, error) from error
         except (HTTPError, OSError) as error:
-            reason = str(getattr(error, "reason", "") or error).rsplit(": ", 1)[-1]
-            raise ClusterError(
-                f"The API server of context {self.context!r} does not answer at {self.server}: {reason}",
-                remedy="Start the cluster or choose another with --context; `kubectl config get-contexts` lists them. "
-                "A local one comes with: seatrial up --kind",
-            ) from error
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> ClusterError:
+        reason = str(getattr(error, "reason", "") or error).rsplit(": ", 1)[-1]
+        return ClusterError(
+            f"The API server {self._called} does not answer at {self.server}: {reason}",
+            remedy="Start the cluster or choose another with --context; `kubectl config get-contexts` lists them. "
+            "A local one comes with: seatrial up --kind"
+            if self.context
+            else "Does a NetworkPolicy deny it? See global.networkPolicies.kubernetesApiPorts.",
+        )
 
     def _refused(self, method: str, path: str, error: Any) -> ClusterError:
         import orjson
@@ -215,10 +258,13 @@ class Kubernetes:
             said = str(orjson.loads(error.body or b"{}").get("message", error.reason))
         except orjson.JSONDecodeError:
             said = str(error.reason)
-        what = _REFUSED.get(error.status, "refuses")
+        what, remedy = _REFUSED.get(error.status, "refuses"), ""
+        if error.status in _REFUSED:
+            remedy = (
+                "Ask whoever runs the cluster for the right, or choose another context with --context."
+                if self.context
+                else "The pod's service account lacks a right."
+            )
         return ClusterError(
-            f"The API server of context {self.context!r} {what} ({error.status}, {method} {path}): {said}",
-            remedy="Ask whoever runs the cluster for the right, or choose another context with --context."
-            if error.status in _REFUSED
-            else "",
+            f"The API server {self._called} {what} ({error.status}, {method} {path}): {said}", remedy=remedy
         )
