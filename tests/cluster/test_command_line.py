@@ -127,6 +127,7 @@ WORDS = {
 }
 
 
+@pytest.mark.long
 def test_status_says_in_words_what_is_broken(
     seatrial: Seatrial, kubectl: Command, platform: str, namespace: str
 ) -> None:
@@ -222,6 +223,7 @@ def test_a_healthy_platform_is_said_to_be(seatrial: Seatrial, up: str) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_a_contract_that_is_not_in_the_image_ends_the_run(seatrial: Seatrial, up: str) -> None:
     """The step's own error comes through, with its exit code and where the contract is read from."""
     done = seatrial("submit", "training", "-p", "model=no-such-model", "--namespace", up)
@@ -248,6 +250,7 @@ def test_a_parameter_that_is_wrong_starts_nothing(seatrial: Seatrial, up: str) -
     assert runs() == before
 
 
+@pytest.mark.long
 def test_a_run_is_followed_listed_and_read(seatrial: Seatrial, up: str) -> None:
     """Steps are told as they end, verdicts at the end; the run is listed, and a step's log can be read."""
     place = ("--namespace", up)

@@ -19,7 +19,7 @@ import pytest
 from support.cluster_world import IMAGES, ROOT, SECURITY, SERVER, Command, Object, World, wait_until
 from support.kubeflow import Pipelines, chain
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 PIPELINES_BUCKET, MLFLOW_BUCKET, MODELS_BUCKET = "acme-pipelines", "acme-mlflow", "acme-models"
 DATABASE_PORT = 3307
 """Another than MySQL's own, as a user's may have."""

@@ -12,10 +12,12 @@ import pytest
 from seatrial.cluster.context import connect
 from seatrial.cluster.kubeflow import Kubeflow, Run
 from seatrial.images import PIPELINE_IMAGE
-from support.kubeflow import IMAGE, Command, Pipelines, chain
+from support.kubeflow import IMAGE, Command, Pipelines, chain, failing_before
 
 pytestmark = pytest.mark.timeout(1500)
 STEPS = 4
+RETRY_SECONDS = 60.0
+"""After the start of a run: until then a step of it fails. It must have done so by then."""
 BAD_ANNOTATION = "workflows.argoproj.io/pod-gc-strategy"
 
 
@@ -133,6 +135,22 @@ def test_step_whose_pod_is_deleted_is_tried_again(
 
     assert pipelines.finished(run, timeout=600) == "SUCCEEDED"
     assert [mark.text for mark in pipelines.marks(run)] == ["x"]
+
+
+@pytest.mark.long
+def test_a_failed_run_is_retried_from_where_it_failed(pipelines: Pipelines, tmp_path: Path) -> None:
+    """What the page's button asks for: the step that failed runs anew, those before it do not, and the run succeeds."""
+    since = time.time() + RETRY_SECONDS
+    run = pipelines.submit(failing_before(tmp_path / "pipeline.yaml", since))
+    assert pipelines.finished(run) == "FAILED"
+    assert [mark.text for mark in pipelines.marks(run)] == ["x", "xx"]
+    time.sleep(max(0.0, since - time.time()))
+
+    pipelines.retry(run)
+
+    assert pipelines.finished(run) == "SUCCEEDED"
+    first, second = pipelines.marks(run)
+    assert first.ended < since < second.begun
 
 
 def test_runs_of_a_schedule_that_is_removed_go_on(pipelines: Pipelines, tmp_path: Path) -> None:

@@ -1,29 +1,36 @@
-"""Thousands of runs that are over: the platform goes on, and keeps no more of them than it says."""
+"""Thousands of runs that are over, and a thousand that wait: the platform goes on, and does them all."""
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kfp import Client
 from kubernetes import client, config
+from ruamel.yaml import YAML
 
 from support.cluster_world import wait_until
-from support.kubeflow import Command, Pipelines, chain
+from support.kubeflow import ROOT, Command, Pipelines, chain
 from support.parts_away import Part
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(3600)]
 FINISHED = 20_000
 KEPT = 500
 """By default: 200 that succeeded, 200 that failed, 100 with errors."""
-START_SECONDS = 60
+WAITING = 1_000
+START_SECONDS, LOOK_SECONDS = 60, 2
 GONE_SECONDS = 1_800
 OVER = "2026-01-01T00:00:00Z"
 CONTROLLER = "app.kubernetes.io/name=workflow-controller"
 ARGO = ("argoproj.io", "v1alpha1")
+RUNNING = "workflows.argoproj.io/phase=Running"
+NOT_OVER = "workflows.argoproj.io/completed!=true"
 
 
 @pytest.fixture
@@ -84,3 +91,72 @@ def test_finished_runs_do_not_pile_up(
     )
     print(f"the first pod after {took:.0f} s; fewer than {KEPT} after {time.monotonic() - begun:.0f} s more")
     assert took < START_SECONDS
+
+
+def _at_once() -> int:
+    """How many runs the chart lets work at a time."""
+    values = YAML(typ="safe").load(ROOT / "charts/platform/charts/argo-workflows/values.yaml")
+    return int(values["controller"]["parallelism"])
+
+
+def _restarts(kubectl: Command, namespace: str) -> dict[str, int]:
+    """How often each container of the platform has been started again."""
+    pods = json.loads(kubectl("-n", namespace, "get", "pods", "-l", "!pipeline/runid", "-o", "json"))["items"]
+    return {
+        f"{pod['metadata']['name']}/{status['name']}": status["restartCount"]
+        for pod in pods
+        for status in pod["status"].get("containerStatuses", [])
+    }
+
+
+def _states(api: Client, experiment: str) -> Counter[str]:
+    """How many runs of an experiment are in each state."""
+    states: Counter[str] = Counter()
+    token = ""
+    while True:
+        page = api.list_runs(page_token=token, page_size=200, experiment_id=experiment)
+        states.update(str(run.state) for run in page.runs or [])
+        token = page.next_page_token
+        if not token:
+            return states
+
+
+def test_a_thousand_that_wait_are_all_done(
+    pipelines: Pipelines, kubectl: Command, workflows: client.CustomObjectsApi, tmp_path: Path
+) -> None:
+    """Started at once, no more work at a time than the chart says, no part is started again, and all succeed (K9)."""
+    package = str(chain(tmp_path / "chain.yaml", steps=1, seconds=0))
+    before, most = _restarts(kubectl, pipelines.namespace), 0
+
+    def listed(selector: str, *, limit: int) -> int:
+        found = workflows.list_namespaced_custom_object(
+            *ARGO, pipelines.namespace, "workflows", label_selector=selector, limit=limit
+        )
+        return len(found["items"])
+
+    def none_left() -> bool:
+        nonlocal most
+        time.sleep(LOOK_SECONDS)
+        most = max(most, listed(RUNNING, limit=KEPT))
+        return not listed(NOT_OVER, limit=1)
+
+    with pipelines.client() as api:
+        experiment = api.create_experiment(f"thousand-{secrets.token_hex(3)}").experiment_id
+
+        def start(number: int) -> None:
+            api.run_pipeline(experiment, f"waits-{number}", pipeline_package_path=package)
+
+        begun = time.monotonic()
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(start, range(WAITING)))
+        print(f"{WAITING:,} runs started in {time.monotonic() - begun:.0f} s")
+        wait_until(none_left, "all runs to end", 3_000)
+    print(f"all over {time.monotonic() - begun:.0f} s after the first; at most {most} at a time")
+
+    def told() -> Counter[str]:
+        with pipelines.client() as api:
+            return _states(api, experiment)
+
+    wait_until(lambda: told() == {"SUCCEEDED": WAITING}, "the API to tell of all", 120)
+    assert most <= _at_once()
+    assert _restarts(kubectl, pipelines.namespace) == before

@@ -30,7 +30,7 @@ from support.cluster_world import wait_until
 from support.kubeflow import Command, Pipelines, chain, hostile_archive, kept_and_shown
 from support.parts_away import Part
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 BUCKET = "mlpipeline"
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "kubernetes.md"
 AWAY_SECONDS = 60

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from kfp import Client, compiler, dsl
-from kfp_server_api import ApiException
+from kfp_server_api import ApiClient, ApiException, Configuration, RunServiceApi
 
 from seatrial.cluster.context import connect
 from seatrial.cluster.forward import SERVICES, Forward
@@ -38,6 +38,12 @@ time.sleep(float(seconds))
 pathlib.Path(longer).parent.mkdir(parents=True, exist_ok=True)
 pathlib.Path(longer).write_text(text + "x")
 print("step", json.dumps({"text": text, "begun": begun, "ended": time.time()}), flush=True)
+"""
+FAIL_BEFORE = """
+import json, sys, time
+text, since, now = sys.argv[1], float(sys.argv[2]), time.time()
+print("step", json.dumps({"text": text, "begun": now, "ended": now}), flush=True)
+sys.exit("not yet" if now < since else 0)
 """
 KEEP = """
 import pathlib, sys, time
@@ -93,6 +99,11 @@ class Mark:
 @dsl.container_component
 def lengthen(text: str, seconds: float, longer: dsl.OutputPath(str)):  # type: ignore[no-untyped-def, valid-type] # noqa: ANN201
     return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", STEP], args=[text, seconds, longer])
+
+
+@dsl.container_component
+def fail_before(text: str, since: float):  # type: ignore[no-untyped-def] # noqa: ANN201
+    return dsl.ContainerSpec(image=IMAGE, command=["python3", "-c", FAIL_BEFORE], args=[text, since])
 
 
 @dsl.container_component
@@ -174,6 +185,23 @@ def chain(path: Path, *, steps: int, seconds: float, retries: int = 0, image: st
     return path
 
 
+def failing_before(path: Path, since: float) -> Path:
+    """Compile a pipeline of two steps, the second of which fails before a time, in seconds since 1970.
+
+    Args:
+        path: The file to write.
+        since: The time.
+    """
+
+    @dsl.pipeline(name="failing-before")
+    def pipeline() -> None:
+        first = lengthen(text="x", seconds=0.0).set_caching_options(enable_caching=False)
+        fail_before(text=first.outputs["longer"], since=since).set_caching_options(enable_caching=False)
+
+    compiler.Compiler().compile(pipeline, str(path))
+    return path
+
+
 @dataclass(frozen=True)
 class Pipelines:
     """Kubeflow Pipelines in one namespace. Each call opens a way in of its own, so its pods may die between two."""
@@ -209,6 +237,12 @@ class Pipelines:
         with self.client() as client, suppress(ApiException):
             client.terminate_run(run)
         return self.finished(run)
+
+    def retry(self, run: str) -> None:
+        """Let a run that failed go on, as the page's button does."""
+        with Forward(connect(self.context, self.namespace), *SERVICES["pipelines-api"]) as forward:
+            api = RunServiceApi(ApiClient(Configuration(host=forward.address)))
+            api.run_service_retry_run(run)
 
     def finished(self, run: str, *, timeout: float = 300) -> str:
         """Wait until the API says that a run has ended, and return how."""

@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 THREADS = 4
-TIMEOUT_SECONDS = 20
+TIMEOUT_SECONDS = 60
+"""A server on a busy machine may be slow, which is no fault here; a request that is lost takes longer than this."""
 LOOK_SECONDS = 0.2
 
 

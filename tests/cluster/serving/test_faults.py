@@ -13,7 +13,7 @@ from tests.cluster.serving.test_serving_models import assert_nothing_was_dropped
 
 from support.cluster_world import World, wait_until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 AWAY_SECONDS = 120
 """How long the store stays away: a dozen times as long as the log is usually held."""
 plain = pytest.mark.parametrize("served", ["plain"], indirect=True)

@@ -29,7 +29,7 @@ from seatrial.feedback.shipping import feedback_tables, ship
 from support.cluster_world import ROOT, Object, World, wait_until
 from support.feedback_records import prediction
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 COLLECTOR, PORT = "collector", 4318
 MESSAGES: dict[str, Message] = {name: write(COLUMNS) for name, write in PROTOCOLS.items()}
 SECRET = str(COLUMNS[0].values[0])

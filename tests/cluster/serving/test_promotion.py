@@ -22,6 +22,7 @@ from seatrial.promotion.environment import open_environment
 from support.cluster_world import ADDRESS, World, wait_until
 from support.harbour import MODEL, Harbour, open_harbour
 
+pytestmark = pytest.mark.long
 DEPLOYMENT = f"deployment/{MODEL}"
 ATTEMPTS = 5
 T = TypeVar("T")

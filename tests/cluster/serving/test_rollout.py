@@ -26,7 +26,7 @@ from support.harbour import MODEL
 from support.odd_candidates import odd_model
 from support.three_namespaces import DELIVERER, VISITOR, Namespaces, three_namespaces
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 PAUSE = 0.05
 """Seconds between two requests of a thread; there are four."""
 PLACE = "production"

@@ -40,7 +40,7 @@ from support.harbour import MODEL
 from support.killed_delivery import record_comparisons
 from support.three_namespaces import DELIVERER, VISITOR, three_namespaces
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 STEPS = [0, 20, 60]
 BACK_STEPS = [30]
 ROUTES = f"{STOP}.routes"

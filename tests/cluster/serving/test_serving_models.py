@@ -58,6 +58,7 @@ def bare_seconds(world: World) -> float:
     return time.monotonic() - begun
 
 
+@pytest.mark.long
 def test_available_soon(served: Served) -> None:
     """A pod answers within ten seconds of having its image; on a machine that is busy, as much later as any pod."""
     served.scale(3)
@@ -84,6 +85,7 @@ def test_answers_as_on_the_laptop(served: Served) -> None:
     wait_until(lambda: joined(served, told) == told, "the outcomes to be in the tables", 60)
 
 
+@pytest.mark.long
 def test_answers_over_each_protocol(served: Served) -> None:
     """REST and gRPC of both protocols are answered through the Service, and each answer is in the tables as such."""
     with served.ferry.serve() as here:
@@ -114,6 +116,7 @@ def assert_nothing_was_dropped(said: dict[str, Any]) -> None:
     assert said["statuses"]["200"] > 50
 
 
+@pytest.mark.long
 def test_another_bundle_by_the_pointer(served: Served) -> None:
     """A promotion reaches every pod under load; no request is dropped and no pod is started."""
     before = {pod["metadata"]["name"] for pod in served.pods()}
@@ -129,6 +132,7 @@ def test_another_bundle_by_the_pointer(served: Served) -> None:
     assert {pod["metadata"]["name"] for pod in served.pods()} == before
 
 
+@pytest.mark.long
 def test_another_bundle_by_its_digest(served: Served) -> None:
     """A roll-out to another digest under load drops no request, and all that was answered is in the tables once."""
     served.install(f"digest={served.ferry.digests[0]}")
@@ -143,6 +147,7 @@ def test_another_bundle_by_its_digest(served: Served) -> None:
     served.arrived(said["predictions"])
 
 
+@pytest.mark.long
 def test_scales(served: Served) -> None:
     """More and fewer pods under load drop no request."""
     with load(served.world) as clients:
@@ -155,6 +160,7 @@ def test_scales(served: Served) -> None:
     assert_nothing_was_dropped(said)
 
 
+@pytest.mark.long
 def test_killed_pod_loses_nothing(served: Served) -> None:
     """What a pod had answered when it was killed for good is shipped by another one."""
     with load(served.world) as clients:
@@ -166,6 +172,7 @@ def test_killed_pod_loses_nothing(served: Served) -> None:
     served.arrived(said["predictions"])
 
 
+@pytest.mark.long
 def test_bundle_that_is_not_there_is_not_rolled_out(served: Served) -> None:
     """With a digest that no bundle has, the old pods go on answering, and the next roll-out is a good one."""
     with load(served.world) as clients:
@@ -186,6 +193,7 @@ def failing(served: Served) -> bool:
     )
 
 
+@pytest.mark.long
 def test_strangers_are_shut_out(served: Served) -> None:
     """A pod without the label reaches no port of the model's pods; one with it does."""
     world = served.world

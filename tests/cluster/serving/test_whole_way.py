@@ -30,7 +30,7 @@ from support.three_namespaces import (
 )
 
 pytestmark = pytest.mark.timeout(1800)
-PAUSE = 0.2
+PAUSE = 0.5
 """Seconds between two requests of a thread; there are four in each namespace."""
 BACK_SECONDS = 60
 """What a roll-back may take on a machine that has a core for each process; on a busier one, as many times as long."""
