@@ -152,8 +152,8 @@ class Kubernetes:
         """
         return self._ask("POST", path, {}, item) is not None
 
-    def patch(self, path: str, change: dict[str, Any]) -> bool:
-        """Merge a change into an object and return whether it was made: the object is there, and as it was read.
+    def patch(self, path: str, change: dict[str, Any]) -> dict[str, Any] | None:
+        """Merge a change into an object and return it; None if it is not there, or not as it was read.
 
         Args:
             path: The object's path.
@@ -162,7 +162,7 @@ class Kubernetes:
         Raises:
             ClusterError: if the API server is away or refuses.
         """
-        return self._ask("PATCH", path, {}, change) is not None
+        return self._ask("PATCH", path, {}, change)
 
     def delete(self, path: str, *, keep_owned: bool = False) -> bool:
         """Delete an object and return whether it was there.

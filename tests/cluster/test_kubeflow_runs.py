@@ -57,7 +57,13 @@ def test_annotation_that_crashes_the_controller_is_refused(platform: str, kubect
     assert "annotated" in kubectl(*dry, stdin=_pod("OnPodCompletion/5s"))
 
 
-@pytest.mark.parametrize("image", [IMAGE, PIPELINE_IMAGE], ids=["handed_the_launcher", "with_the_launcher"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(IMAGE, id="handed_the_launcher", marks=pytest.mark.long),
+        pytest.param(PIPELINE_IMAGE, id="with_the_launcher"),
+    ],
+)
 def test_steps_follow_each_other(pipelines: Pipelines, tmp_path: Path, image: str) -> None:
     """Every step sees what the one before put out, once each; what lies between two is printed, not judged."""
     run = pipelines.submit(chain(tmp_path / "chain.yaml", steps=STEPS, seconds=0, image=image))
@@ -153,6 +159,7 @@ def test_a_failed_run_is_retried_from_where_it_failed(pipelines: Pipelines, tmp_
     assert first.ended < since < second.begun
 
 
+@pytest.mark.long
 def test_runs_of_a_schedule_that_is_removed_go_on(pipelines: Pipelines, tmp_path: Path) -> None:
     """A recurring run is removed while a run of it is at work: that run ends well, and its pods can be looked at."""
     name = f"chain-{secrets.token_hex(4)}"

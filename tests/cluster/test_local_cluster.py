@@ -23,7 +23,7 @@ from seatrial.cluster import kind
 from seatrial.cluster.context import MADE_CLUSTER
 from seatrial.images import own_image, read_images
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 ROOT = Path(__file__).parents[2]
 NAME = f"seatrial-own-{secrets.token_hex(3)}"
 SMALL = ROOT / "charts/platform/ci/object-store-only-values.yaml"

@@ -405,7 +405,7 @@ class RunsInMemory:
             raise ClusterError("Kubernetes does not show it.")
         return copy.deepcopy(self.run)
 
-    def patch(self, name: str, change: Object) -> bool:
+    def patch(self, name: str, change: Object) -> Object | None:
         """Change it, unless somebody was faster."""
         assert name == self.run["metadata"]["name"]
         version = self.run["metadata"]["resourceVersion"]
@@ -413,10 +413,10 @@ class RunsInMemory:
             self.conflicts -= 1
             self.run["metadata"]["resourceVersion"] = str(int(version) + 1)
         if change["metadata"]["resourceVersion"] != self.run["metadata"]["resourceVersion"]:
-            return False
+            return None
         self.run = merged(self.run, change)
         self.run["metadata"]["resourceVersion"] = str(int(version) + 1)
-        return True
+        return copy.deepcopy(self.run)
 
 
 def served(runs: RunsInMemory, program: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_run_that_cannot_be_read_stops_no_other(
     """Whoever may make workflows could else stop all runs with one."""
     runs = RunsInMemory(begun(held))
     broken = {
-        "metadata": {"name": "odd", "uid": "1", "annotations": {DRIVERS: "no JSON"}},
+        "metadata": {"name": "odd", "uid": "1", "resourceVersion": "1", "annotations": {DRIVERS: "no JSON"}},
         "status": {"nodes": {}},
     }
     told = [broken, runs.run]

@@ -48,8 +48,8 @@ class KubernetesRuns:
         """
         return self._kubernetes.get(f"{self._path}/{name}")
 
-    def patch(self, name: str, change: Object) -> bool:
-        """Merge a change into a workflow; False where it is another one by now.
+    def patch(self, name: str, change: Object) -> Object | None:
+        """Merge a change into a workflow and return it; None where it is another one by now.
 
         Raises:
             ClusterError: if Kubernetes does not answer.

@@ -17,6 +17,7 @@ from seatrial.cluster_setup.entry import say
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.driving import PATCH, Door, drive
 from seatrial.kubeflow_driver.launcher import with_own_launcher
+from seatrial.kubeflow_driver.reminders import Reminders
 from seatrial.kubeflow_driver.workflows import (
     Object,
     Waiting,
@@ -24,6 +25,7 @@ from seatrial.kubeflow_driver.workflows import (
     is_held,
     letting_go,
     waiting_in,
+    was_let_go,
 )
 
 _ODD = (LookupError, TypeError, ValueError, AttributeError)
@@ -50,8 +52,8 @@ class Runs(Protocol):
             ClusterError: if Kubernetes does not answer.
         """
 
-    def patch(self, name: str, change: Object) -> bool:
-        """Change a workflow; False where it is another one by now.
+    def patch(self, name: str, change: Object) -> Object | None:
+        """Change a workflow and return it; None where it is another one by now.
 
         Raises:
             ClusterError: if Kubernetes does not answer.
@@ -85,6 +87,8 @@ class DriverService:
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="driver")
         self._taken: dict[str, set[Hashable]] = {}
         self._lock, self._ending = threading.Lock(), threading.Event()
+        self._reminders = Reminders(runs)
+        threading.Thread(target=self._reminders.keep_looking, name="reminders", daemon=True).start()
 
     def look(self) -> None:
         """Take what the runs wait for, until the watch ends.
@@ -101,6 +105,11 @@ class DriverService:
     def consider(self, workflow: Object) -> None:
         """Take what a run waits for, if nobody did."""
         uid, name = workflow["metadata"]["uid"], workflow["metadata"]["name"]
+        with self._lock:
+            known = uid in self._taken
+            self._taken.setdefault(uid, set())
+        if was_let_go(workflow) and not known:
+            self._reminders.found(workflow)
         if is_held(workflow):
             self._take(uid, "let go", partial(self._let_go, name))
         try:
@@ -118,6 +127,7 @@ class DriverService:
         timer.start()
         self._pool.shutdown()
         timer.cancel()
+        self._reminders.end()
 
     def _take(self, uid: str, what: Hashable, work: Callable[[], None]) -> None:
         """Do a work once: an older state of a run may still be told after it was answered."""
@@ -168,7 +178,8 @@ class DriverService:
                 wanted = change(workflow) if workflow else None
                 if wanted is None:
                     return False
-                if self._runs.patch(name, wanted):
+                if changed := self._runs.patch(name, wanted):
+                    self._reminders.left(changed)
                     return True
             except ClusterError as error:
                 say(f"{error} It is asked again.")

@@ -19,6 +19,8 @@ Object = dict[str, Any]
 
 DRIVERS = "seatrial.io/drivers"
 """Annotation of a run that was let go: the arguments of its drivers, as JSON, by the names of their templates."""
+TOUCHED = "seatrial.io/touched"
+"""Annotation of a run that was changed only so that Argo looks at it: how often, since it was last left as it is."""
 _TEMPLATES = frozenset({"system-container-driver", "system-dag-driver"})
 _TAKEN_OVER = frozenset({"name", "inputs", "outputs", "metadata", "container", "securityContext", "suspend"})
 """What the template of a driver may have; one with volumes, such as for certificates, keeps its pod."""
@@ -96,7 +98,24 @@ def is_held(workflow: Object) -> bool:
     """
     held = (workflow.get("spec") or {}).get("suspend") is True
     began = (workflow.get("status") or {}).get("phase") == "Running"
-    return held and began and DRIVERS not in (workflow["metadata"].get("annotations") or {})
+    return held and began and not was_let_go(workflow)
+
+
+def was_let_go(workflow: Object) -> bool:
+    """Return whether a run was let go."""
+    return DRIVERS in (workflow["metadata"].get("annotations") or {})
+
+
+def version_of(workflow: Object) -> str:
+    """Return which state of a run this is."""
+    return str(workflow["metadata"]["resourceVersion"])
+
+
+def touching(workflow: Object, times: int) -> Object:
+    """Return a patch that changes nothing but that Argo looks at the run."""
+    return {
+        "metadata": {"resourceVersion": version_of(workflow), "annotations": {TOUCHED: str(times)}},
+    }
 
 
 def letting_go(workflow: Object) -> Object:
