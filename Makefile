@@ -75,7 +75,7 @@ test-charts: setup ## The Helm charts, rendered; skipped where there is no helm
 
 CLUSTER_TESTS ?= tests/cluster
 test-cluster: setup ## The platform on a kind cluster; skipped where there is none
-	$(PYTEST) $(CLUSTER_TESTS)
+	$(PYTEST) --durations=15 $(CLUSTER_TESTS)
 
 docs: setup ## Write the reference pages anew
 	$(BIN)/python tools/generate_reference.py

@@ -149,6 +149,8 @@ def begun(held: Object, template: Object = CONTAINER_DRIVER, *, component: str =
 def test_a_held_run_is_let_go_once(held: Object) -> None:
     """What Argo has not looked at, what somebody suspends later, and what was let go is left alone."""
     assert is_held(held)
+    # One that waited for its turn.
+    assert is_held(merged(held, {"status": {"phase": "Pending"}}))
     let_go = merged(held, letting_go(held))
     assert let_go["spec"]["suspend"] is False
     assert not is_held(let_go)

@@ -94,10 +94,10 @@ def is_held(workflow: Object) -> bool:
     """Return whether Argo holds a run that nobody has let go yet.
 
     Argo has looked at it once then and written its defaults down, so that it does not write at the same time as we do.
-    Who suspends a run later means it.
+    One that had to wait for its turn is called Pending until it is let go. Who suspends a run later means it.
     """
     held = (workflow.get("spec") or {}).get("suspend") is True
-    began = (workflow.get("status") or {}).get("phase") == "Running"
+    began = (workflow.get("status") or {}).get("phase") in {"Running", "Pending"}
     return held and began and not was_let_go(workflow)
 
 

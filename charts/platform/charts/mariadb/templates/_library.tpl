@@ -157,9 +157,10 @@ Takes (list NAME) or (list NAME true): with true also all pods of the environmen
 {{- eq (urlParse (include "seatrial.objectStore.url" .)).scheme "https" -}}
 {{- end -}}
 
-{{- /* The database's host, of the chart's MariaDB or the external one. Takes $. */ -}}
+{{- /* The database's host, of the chart's MariaDB or the external one, for pods of the release's namespace. Its short name: a longer one is asked for
+three times, and a name server that is busy answers the last question late, which Go then calls "no such host". Takes $. */ -}}
 {{- define "seatrial.database.host" -}}
-{{- .Values.global.database.external.host | default (printf "mariadb.%s.svc" .Release.Namespace) -}}
+{{- .Values.global.database.external.host | default "mariadb" -}}
 {{- end -}}
 
 {{- /* Its port. */ -}}
