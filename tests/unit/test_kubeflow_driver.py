@@ -491,6 +491,21 @@ class Told:
         return [self.runs.pop(0) if len(self.runs) > 1 else self.runs[0]]
 
 
+def test_who_follows_is_told_that_a_run_waits_for_its_turn(
+    held: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, however long it waits; not of one whose turn has come, which Argo calls Pending all the same."""
+    monkeypatch.setattr("seatrial.cluster.follow.POLL_SECONDS", 0.0)
+    why = "Workflow processing has been postponed because too many workflows are already running"
+    its_turn = merged(held, {"status": {"phase": "Pending", "message": why}})
+    waiting = merged(its_turn, {"spec": {"suspend": None}})
+    over = merged(held, {"status": {"phase": "Succeeded"}})
+    for runs, times in (((waiting, waiting, its_turn, held, over), 1), ((its_turn, held, over), 0)):
+        told: list[StepEvent] = []
+        Follower(Told(*runs), "0f0f", told.append, lambda _node: "").follow()  # type: ignore[arg-type]
+        assert [event.text.partition(":")[0] for event in told] == ["WAIT for its turn"] * times
+
+
 def test_who_follows_is_told_that_nobody_decides(held: Object, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that the service does not let go, or does not answer, stands still with a reason, told once each."""
     monkeypatch.setattr("seatrial.cluster.follow.POLL_SECONDS", 0.0)

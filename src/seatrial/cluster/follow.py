@@ -134,8 +134,15 @@ class Follower:
         self.seen.workflow = workflow = read_workflow(found[0])
         for step in workflow.steps:
             self._follow_step(step)
+        self._follow_turn(workflow)
         self._follow_decision(workflow)
         return workflow
+
+    def _follow_turn(self, workflow: Workflow) -> None:
+        """Tell that a run waits for others: Argo lets only so many work at a time, and says so nowhere else."""
+        if workflow.waits_for_its_turn and self._moves("turn", workflow.phase):
+            text = "WAIT for its turn: as many runs are at work as may be at a time (controller.parallelism)"
+            self._tell(StepEvent("the run", "said", text, 0.0))
 
     def _follow_decision(self, workflow: Workflow) -> None:
         """Tell of a decision that does not come: nothing else would say why the run stands still."""

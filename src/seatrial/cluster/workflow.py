@@ -18,6 +18,8 @@ StepState = Literal["waiting", "running", "succeeded", "cached", "failed"]
 
 _EXECUTOR_POD = "container-impl"
 _STEP = "container-executor"
+_TOO_MANY = "too many workflows are already running"
+"""What Argo says of a run that waits for its turn."""
 _DRIVER = "driver"
 _BAD = {"Failed", "Error"}
 ENDED = {"Succeeded", "Failed", "Error"}
@@ -110,6 +112,11 @@ class Workflow:
     def succeeded(self) -> bool:
         """Whether it is over, and well."""
         return self.phase == "Succeeded"
+
+    @property
+    def waits_for_its_turn(self) -> bool:
+        """Whether it has not begun because of others that are at work."""
+        return self.phase == "Pending" and _TOO_MANY in self.message and not self.undecided
 
 
 def read_workflow(item: Object) -> Workflow:
