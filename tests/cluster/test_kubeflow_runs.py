@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,40 @@ def _killed(kubectl: Command, namespace: str, selector: str) -> None:
         "-n", namespace, "delete", "pod", "-l", selector, "--grace-period=0", "--force", "--wait=false"
     )
     assert "deleted" in said, f"no pod is labelled {selector}"
+
+
+@contextmanager
+def _at_a_time(kubectl: Command, namespace: str, runs: int) -> Iterator[None]:
+    """Let only so many runs work at a time, in the block; the controller reads that when it starts."""
+    name = "workflow-controller"
+    read = ("get", f"configmap/{name}-configmap", "-o", "jsonpath={.data.parallelism}")
+    before = kubectl("-n", namespace, *read)
+
+    def let(number: str) -> None:
+        patch = json.dumps({"data": {"parallelism": number}})
+        kubectl("-n", namespace, "patch", f"configmap/{name}-configmap", "--type=merge", "-p", patch)
+        kubectl("-n", namespace, "delete", "pod", "-l", f"app.kubernetes.io/name={name}")
+        kubectl("-n", namespace, "rollout", "status", f"deployment/{name}", "--timeout=120s", timeout=130)
+
+    let(str(runs))
+    try:
+        yield
+    finally:
+        let(before)
+
+
+def test_runs_that_wait_for_their_turn_are_done(
+    pipelines: Pipelines, kubectl: Command, tmp_path: Path
+) -> None:
+    """Three are started where one may work at a time: each begins when the one before it has ended (K9)."""
+    package = chain(tmp_path / "chain.yaml", steps=1, seconds=0)
+    with _at_a_time(kubectl, pipelines.namespace, 1):
+        runs = [pipelines.submit(package) for _ in range(3)]
+        assert [pipelines.finished(run) for run in runs] == ["SUCCEEDED"] * 3
+
+    worked = sorted(mark.begun for run in runs for mark in pipelines.marks(run))
+    ended = sorted(mark.ended for run in runs for mark in pipelines.marks(run))
+    assert all(begun > before for begun, before in zip(worked[1:], ended, strict=False))
 
 
 def test_step_whose_pod_is_deleted_is_tried_again(
