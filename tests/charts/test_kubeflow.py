@@ -131,6 +131,13 @@ def test_page_looks_for_logs_where_argo_puts_them(helm: str) -> None:
     assert page["MINIO_NAMESPACE"] == ""
 
 
+def test_page_does_not_sign_with_the_key_of_the_store(helm: str) -> None:
+    """2.17.0 prints what it signs with, which is that key where nothing else is named: here, its pod's own id."""
+    page = named(rendered(KUBEFLOW), "Deployment", "ml-pipeline-ui")["spec"]["template"]["spec"]
+    sources = {variable["name"]: variable.get("valueFrom") for variable in page["containers"][0]["env"]}
+    assert sources["TENSORBOARD_PROXY_SIGNING_SECRET"] == {"fieldRef": {"fieldPath": "metadata.uid"}}
+
+
 @pytest.mark.parametrize("endpoint", ["", "https://s3.example.org"], ids=["own", "external"])
 def test_all_use_one_object_store(helm: str, endpoint: str) -> None:
     """API server, launcher, page and Argo speak to the same store, with or without TLS, by the same Secret."""
