@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.workflows import Object
 from seatrial.kubernetes_api import Kubernetes
 
@@ -27,11 +28,11 @@ class KubernetesRuns:
         """Yield each workflow, and again when it changes; True beside one that is over. Ends after a minute.
 
         Raises:
-            ClusterError: if Kubernetes does not answer.
+            ClusterError: if Kubernetes does not answer, or does not know what a workflow is.
         """
         listed = self._kubernetes.get(self._path, labelSelector=_NOT_OVER)
         if listed is None:
-            return
+            raise ClusterError("The cluster does not know Argo's workflows: their definitions are missing.")
         for workflow in listed["items"]:
             yield workflow, False
         since = listed["metadata"]["resourceVersion"]

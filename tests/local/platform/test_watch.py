@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from seatrial.errors import ClusterError
+from seatrial.kubeflow_driver.kubernetes_runs import KubernetesRuns
 from seatrial.kubernetes_api import Kubernetes
 
 CONTEXT, PATH = "harbour", "/apis/argoproj.io/v1alpha1/namespaces/seatrial/workflows"
@@ -84,6 +85,15 @@ def test_a_version_that_is_forgotten_ends_the_watch(
     """It is no fault: who watches lists anew."""
     with answering(tmp_path, monkeypatch, lines, status=status):
         assert watched() == (EVENTS if status == 200 else [])
+
+
+def test_a_cluster_without_workflows_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks at runs there must not take it for a cluster without any, and ask again at once."""
+    with (
+        answering(tmp_path, monkeypatch, [], status=404),
+        pytest.raises(ClusterError, match="does not know Argo's workflows"),
+    ):
+        next(KubernetesRuns(Kubernetes(CONTEXT), "seatrial").changes())
 
 
 def test_an_answer_that_breaks_off_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
