@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from support.kubeconfig import write_kubeconfig
+
 Object = dict[str, Any]
 Shares = list[tuple[str, int, bool]]
 """Of each predictor its name, its traffic, and whether it is a shadow."""
@@ -121,15 +123,7 @@ def seldon_api(kubeconfig: Path, context: str) -> Iterator[SeldonApi]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    said = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
-        "current-context": context,
-    }
-    kubeconfig.write_text(json.dumps(said))
+    write_kubeconfig(kubeconfig, context, f"http://127.0.0.1:{server.server_port}")
     try:
         yield api
     finally:

@@ -1,8 +1,9 @@
 """Sees that Argo's controller takes note of what was changed in a run.
 
 After the controller has written a run, it puts what it wrote over what it knows of it (``INFORMER_WRITE_BACK`` in its
-``operator.go``, versions 3 and 4). Where somebody else's change has come in that very moment, the controller does not
-know of it any more, and would not look at the run until it changes again. So a run that stays as we left it is touched.
+``operator.go``: version 3's default, and set by our chart for version 4). Where somebody else's change has come in that
+very moment, the controller does not know of it any more, and would not look at the run until it changes again. So a run
+that stays as we left it is touched.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ FIRST_SECONDS, TIMES, LOOK_SECONDS = 2.0, 5, 0.5
 
 
 class Changed(Protocol):
-    """The runs that are looked at and touched."""
+    """Runs that are read and changed one by one."""
 
     def get(self, name: str) -> Object | None:
-        """Return a workflow, or None where there is none."""
+        """Return a workflow, or None where there is none.
+
+        Raises:
+            ClusterError: if Kubernetes does not answer.
+        """
 
     def patch(self, name: str, change: Object) -> Object | None:
-        """Change a workflow and return it; None where it is another one by now."""
+        """Change a workflow and return it; None where it is another one by now.
+
+        Raises:
+            ClusterError: if Kubernetes does not answer.
+        """
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from seatrial.cluster_setup.entry import say
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.driving import PATCH, Door, drive
 from seatrial.kubeflow_driver.launcher import with_own_launcher
-from seatrial.kubeflow_driver.reminders import Reminders
+from seatrial.kubeflow_driver.reminders import Changed, Reminders
 from seatrial.kubeflow_driver.workflows import (
     Object,
     Waiting,
@@ -33,27 +33,13 @@ _ODD = (LookupError, TypeError, ValueError, AttributeError)
 PAUSE_SECONDS, CLOSING_SECONDS = 1.0, 10.0
 
 
-class Runs(Protocol):
+class Runs(Changed, Protocol):
     """The workflows of a namespace that are not over."""
 
     def changes(self) -> Iterator[tuple[Object, bool]]:
         """Yield each workflow as it is, and again when it changes; True beside one that is gone or over.
 
         It ends now and then, and is called again.
-
-        Raises:
-            ClusterError: if Kubernetes does not answer.
-        """
-
-    def get(self, name: str) -> Object | None:
-        """Return a workflow, or None where there is none.
-
-        Raises:
-            ClusterError: if Kubernetes does not answer.
-        """
-
-    def patch(self, name: str, change: Object) -> Object | None:
-        """Change a workflow and return it; None where it is another one by now.
 
         Raises:
             ClusterError: if Kubernetes does not answer.
@@ -132,7 +118,7 @@ class DriverService:
     def _take(self, uid: str, what: Hashable, work: Callable[[], None]) -> None:
         """Do a work once: an older state of a run may still be told after it was answered."""
         with self._lock:
-            taken = self._taken.setdefault(uid, set())
+            taken = self._taken[uid]
             if what in taken:
                 return
             taken.add(what)

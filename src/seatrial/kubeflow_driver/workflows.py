@@ -131,7 +131,7 @@ def letting_go(workflow: Object) -> Object:
             templates[index] = _waiting_for_outputs(template)
     return {
         "metadata": {
-            "resourceVersion": workflow["metadata"]["resourceVersion"],
+            "resourceVersion": version_of(workflow),
             "annotations": {DRIVERS: orjson.dumps(drivers).decode()},
         },
         "spec": {"suspend": False, "templates": templates},
@@ -180,7 +180,7 @@ def answering(workflow: Object, waiting: Waiting, outcome: Outcome) -> Object | 
     if status.get("compressedNodes"):
         packed = gzip.compress(orjson.dumps({**nodes_of(workflow), waiting.node: node}))
         changed = {"compressedNodes": base64.b64encode(packed).decode()}
-    return {"metadata": {"resourceVersion": workflow["metadata"]["resourceVersion"]}, "status": changed}
+    return {"metadata": {"resourceVersion": version_of(workflow)}, "status": changed}
 
 
 def _can_be_taken_over(template: Object) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -18,18 +17,13 @@ from seatrial.cluster.context import Cluster
 from seatrial.cluster.forward import Forward
 from seatrial.errors import ClusterError, SeatrialError
 from seatrial.kubernetes_api import Kubernetes
+from support.kubeconfig import write_kubeconfig
 from support.processes import SUPPORT
 
 pytestmark = pytest.mark.usefixtures("measured_processes")
 
 PATIENCE_SECONDS = 120
 CONTEXT = "harbour"
-KUBECONFIG = {
-    "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
-    "clusters": [{"name": CONTEXT, "cluster": {"server": "http://127.0.0.1:1"}}],
-    "users": [{"name": CONTEXT, "user": {}}],
-    "current-context": CONTEXT,
-}
 UNTIL_CTRL_C = f"""
 import time
 from seatrial.kubernetes_api import Kubernetes
@@ -48,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -S {SUPPORT / "one_connection_kubectl.py"} "$@"\n')
     command.chmod(0o755)
-    (tmp_path / "config").write_text(json.dumps(KUBECONFIG))
+    write_kubeconfig(tmp_path / "config", CONTEXT, "http://127.0.0.1:1")
     monkeypatch.setenv("PATH", f"{command.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("KUBECTL_FOLDER", str(tmp_path))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))

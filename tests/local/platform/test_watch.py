@@ -16,6 +16,7 @@ import pytest
 from seatrial.errors import ClusterError
 from seatrial.kubeflow_driver.kubernetes_runs import KubernetesRuns
 from seatrial.kubernetes_api import Kubernetes
+from support.kubeconfig import write_kubeconfig
 
 CONTEXT, PATH = "harbour", "/apis/argoproj.io/v1alpha1/namespaces/seatrial/workflows"
 EVENTS = [
@@ -51,12 +52,7 @@ def answering(
             """Say nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        kubeconfig = {
-            "contexts": [{"name": CONTEXT, "context": {"cluster": CONTEXT, "user": CONTEXT}}],
-            "clusters": [{"name": CONTEXT, "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-            "users": [{"name": CONTEXT, "user": {}}],
-        }
-        (folder / "config").write_text(json.dumps(kubeconfig))
+        write_kubeconfig(folder / "config", CONTEXT, f"http://127.0.0.1:{server.server_port}")
         monkeypatch.setattr(
             "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(folder / "config")
         )
