@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +14,7 @@ from seatrial.errors import TrainingError
 from seatrial.model_check import load_features
 from seatrial.steps.files import read_json
 from seatrial.steps.training import write_model
-from seatrial.training import build_dataset, split_dataset, to_skops, train_candidates
+from seatrial.training import Dataset, build_dataset, split_dataset, to_skops, train_candidates
 from support.bundles import AS_OF
 from support.small_model import CONTRACT, loaded_model, prices, shops, visits
 
@@ -50,11 +51,15 @@ selection:
 """
 
 
+def dataset_of(loaded: LoadedContract, rows: pl.DataFrame) -> Dataset:
+    """Return what the model is trained and tested on, from visits."""
+    tables = {"visits": rows.lazy(), "prices": prices().lazy(), "shops": shops().lazy()}
+    return build_dataset(loaded, load_features(loaded), tables, as_of=AS_OF)
+
+
 def trained_on(loaded: LoadedContract, rows: pl.DataFrame, folder: Path) -> dict[str, object]:
     """Train on visits and write the model's files; return what was written of the training."""
-    tables = {"visits": rows.lazy(), "prices": prices().lazy(), "shops": shops().lazy()}
-    dataset = build_dataset(loaded, load_features(loaded), tables, as_of=AS_OF)
-    training, validation, _ = split_dataset(dataset, loaded.contract.split)
+    training, validation, _ = split_dataset(dataset_of(loaded, rows), loaded.contract.split)
     trained = train_candidates(loaded, training, validation, progress=lambda _: None)
     write_model(loaded, trained, {"seconds": 0.0}, folder)
     facts: dict[str, object] = read_json(str(folder / "training.json"))
@@ -167,10 +172,7 @@ def test_the_model_does_not_depend_on_the_cores(
     start, end = CONTRACT.index("candidates:"), CONTRACT.index("costs:")
     contract = f"{CONTRACT[:start]}{TWO}  margin: {margin}\n\n{CONTRACT[end:]}"
     loaded = loaded_model(tmp_path, contract=contract)
-    tables = {"visits": visits(600).lazy(), "prices": prices().lazy(), "shops": shops().lazy()}
-    training, validation, _ = split_dataset(
-        build_dataset(loaded, load_features(loaded), tables, as_of=AS_OF), loaded.contract.split
-    )
+    training, validation, _ = split_dataset(dataset_of(loaded, visits(600)), loaded.contract.split)
     made = []
     for cores in ({0}, {0, 1}):
         monkeypatch.setattr("seatrial.training.tuning.os.sched_getaffinity", lambda _, found=cores: found)
@@ -180,3 +182,24 @@ def test_the_model_does_not_depend_on_the_cores(
     assert made[0].chosen.name == made[1].chosen.name == (best.name if margin == 0.0 else "small")
     assert to_skops(made[0].estimator) == to_skops(made[1].estimator)
     assert [one.metrics for one in made[0].candidates] == [one.metrics for one in made[1].candidates]
+
+
+def test_the_process_is_warned_of_the_same_things_after_a_training(tmp_path: Path) -> None:
+    """Fits in threads set the process's filters of warnings each for itself: none fails by it, and they stay."""
+    start, end = CONTRACT.index("  - name: logistic"), CONTRACT.index("costs:")
+    several = "".join(
+        CONTRACT[start:end].rstrip().replace("logistic_regression", f"number_{number}") + "\n"
+        for number in range(4)
+    )
+    loaded = loaded_model(tmp_path, contract=f"{CONTRACT[:start]}{several}\n{CONTRACT[end:]}")
+    training, validation, _ = split_dataset(dataset_of(loaded, visits(400)), loaded.contract.split)
+    # The first one imports what adds filters.
+    train_candidates(loaded, training, validation, progress=lambda _: None)
+    before, pause = list(warnings.filters), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(5):
+            train_candidates(loaded, training, validation, progress=lambda _: None)
+            assert list(warnings.filters) == before
+    finally:
+        sys.setswitchinterval(pause)

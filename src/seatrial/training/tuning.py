@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -122,7 +123,10 @@ def train_candidates(
     )
     import_estimators(contract.candidates, loaded.folder)
     tuning = _Tuning(loaded, schema, fit_on, judge_on, everything)
-    with linear_algebra_threads(len(everything.labels)):
+    with linear_algebra_threads(len(everything.labels)), warnings.catch_warnings():
+        # What is filtered is the process's, and each fit of scikit-learn sets it anew, in threads here: one may find
+        # it empty, take that for a misuse of its own and warn, and the last one leaves whatever it saw.
+        warnings.filterwarnings("ignore", message="`sklearn.utils.parallel.delayed` should be used")
         place, results, estimator = tuning.run(progress)
     return TrainedModel(
         estimator=estimator,
