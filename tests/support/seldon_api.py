@@ -71,6 +71,12 @@ class SeldonApi:
                 "deploymentStatus": {pod: {"availableReplicas": 1} for pod in there},
             }
 
+    def lose(self, predictor: str) -> None:
+        """Let none of a predictor's pods be available any more."""
+        status = self.only()["status"]
+        status["state"] = "Creating"
+        del status["deploymentStatus"][f"{self.only()['metadata']['name']}-{predictor}-0-server"]
+
     def change(self, path: str, patch: Object) -> tuple[int, Object]:
         """Merge a patch into an object; return the status and the content of the answer."""
         if self.refuse:

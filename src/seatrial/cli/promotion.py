@@ -246,7 +246,7 @@ def reconcile(
     applied = apply_manifests(open_environment(environment), context) if context else ""
     reconciled = [one.model for one in done] or model
     mesh.follow()
-    states = advance(environment, models=reconciled, git=git, held=mesh.predictors.held)
+    states = advance(environment, models=reconciled, git=git, see=mesh.predictors.see)
     if as_json:
         print_json(done)
     else:
@@ -384,7 +384,7 @@ def _look_again(
     from seatrial.errors import PointerMovedError
 
     try:
-        states = advance(environment, models=models, git=git, held=mesh.predictors.held)
+        states = advance(environment, models=models, git=git, see=mesh.predictors.see)
     except PointerMovedError:  # Somebody else, such as the cluster's own job, made the step.
         return tried
     seen = {(state.model, state.candidate) for state in states}

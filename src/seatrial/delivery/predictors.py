@@ -7,6 +7,10 @@ and goes without any: one look puts it there, or takes its requests away; the ne
 there, or takes it out. So the mesh knows of it before it is asked, and nobody asks it any more when its pods go. Copies
 may come too early or too late: nobody gets what is answered to them.
 
+A candidate that the mesh gives requests and none of whose pods answers any more is not tried on. What the mesh does
+with its share then is an error, and the operator sets no weights while a predictor is not available: so the candidate
+is taken out, and not asked for less.
+
 Both predictors are the same pods but for one argument of their servers, and all of them follow the record. So at the
 last step those of ``main`` take the new bundle as they take any, without being replaced.
 """
@@ -14,7 +18,7 @@ last step those of ``main`` take the new bundle as they take any, without being 
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from seatrial.delivery.declared import MAIN, SERVER, deployment_name, names_seldon, object_name
@@ -115,6 +119,19 @@ def _candidate(main: Object, traffic: int, *, shadow: bool = False) -> Object:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What of a candidate's pods bears on its roll-out, in words.
+
+    Attributes:
+        awaited: What the next step waits for; empty where it may be made.
+        lost: Why the candidate must be taken back; empty where it need not.
+    """
+
+    awaited: str = ""
+    lost: str = ""
+
+
+@dataclass(frozen=True)
 class Predictors:
     """The predictors of an environment's models in a cluster.
 
@@ -125,6 +142,8 @@ class Predictors:
 
     environment: EnvironmentFolder
     cluster: Kubernetes | None = None
+    _asked: dict[str, int] = field(default_factory=dict)
+    """Of each model the step in which the mesh was seen to give requests to pods of the candidate's."""
 
     def follow(self, models: list[str]) -> list[str]:
         """Bring the predictors of models nearer to what the record says.
@@ -140,26 +159,38 @@ class Predictors:
         said = [self._follow(model) for model in models if is_split_by_mesh(self.environment, model)]
         return [one for one in said if one]
 
-    def held(self, model: str) -> str:
-        """Return why a roll-out must not go on to its next step yet, in words; empty if it may.
+    def see(self, model: str) -> Seen:
+        """Look at a candidate's pods, and whether the mesh gives them what the step says.
+
+        A new predictor's pods have yet to come, and the operator may replace them between two steps; so only those
+        that were seen in a step can be lost in it.
 
         Raises:
             StoreError: if the store failed.
             ClusterError: if the API server is away or refuses.
         """
         if not is_split_by_mesh(self.environment, model):
-            return ""
+            return Seen()
         if self.cluster is None:
-            return "somebody who sees the cluster: the job there, or --context"
+            return Seen("somebody who sees the cluster: the job there, or --context")
         found = self._read(model)
         if found is None:
-            return "its SeldonDeployment"
-        now = found["spec"]["predictors"]
-        if _main(now) is None:
-            return ""
-        is_set = now == predictors_by_record(now, self._stage(model))
-        is_there = (found.get("status") or {}).get("state") == _AVAILABLE and _has_pods(found, model)
-        return "" if is_set and is_there else "the predictors to be available, with the weights of the step"
+            return Seen("its SeldonDeployment")
+        return Seen() if _main(found["spec"]["predictors"]) is None else self._see_pods(model, found)
+
+    def _see_pods(self, model: str, found: Object) -> Seen:
+        now, stage = found["spec"]["predictors"], self._stage(model)
+        awaited = Seen("the predictors to be available, with the weights of the step")
+        if stage is None or now != predictors_by_record(now, stage):
+            return awaited
+        if not _has_pods(found, model):
+            was_asked = stage.weight and self._asked.get(model) == stage.number
+            lost = f"none of its pods answers, and {stage.weight}% of the requests are theirs"
+            return Seen(lost=lost) if was_asked else awaited
+        if (found.get("status") or {}).get("state") != _AVAILABLE:
+            return awaited
+        self._asked[model] = stage.number
+        return Seen()
 
     def _stage(self, model: str) -> Stage | None:
         return read_pointer(self.environment.open_workspace(), self.environment.name, model).stage
@@ -175,7 +206,8 @@ class Predictors:
         if self.cluster is None or (found := self._read(model)) is None:
             return ""
         now, stage = found["spec"]["predictors"], self._stage(model)
-        wanted = next_predictors(now, stage)
+        is_gone = stage is None and not _has_pods(found, model)
+        wanted = (predictors_by_record if is_gone else next_predictors)(now, stage)
         if wanted == now or (
             stage is not None and len(now) == len(wanted) > 1 and not _has_pods(found, model)
         ):

@@ -18,6 +18,7 @@ from seatrial.bundle import Bundle, load_bundle
 from seatrial.contract.schema import Guards
 from seatrial.delivery.declared import declared_models, read_declared
 from seatrial.delivery.guards import Judged, judge_guards, read_step
+from seatrial.delivery.predictors import Seen
 from seatrial.delivery.reconcile import check_move
 from seatrial.delivery.rollback import roll_back, tell_git_if_untold
 from seatrial.errors import UsageError
@@ -104,11 +105,9 @@ def look(model: str, name: str) -> RollOutState | None:
     if case is None:
         return None
     judged = _judge(case, _load(case))
-    return case.state("rolling out", judged, _decide(case, judged, datetime.now(UTC), git=True)[1])
-
-
-def _may_go_on(_model: str) -> str:
-    return ""
+    return case.state(
+        "rolling out", judged, _decide(case, judged, datetime.now(UTC), git=True, seen=Seen())[1]
+    )
 
 
 def advance(
@@ -116,7 +115,7 @@ def advance(
     *,
     models: list[str] | None = None,
     git: bool = True,
-    held: Callable[[str], str] = _may_go_on,
+    see: Callable[[str], Seen] = lambda _: Seen(),
 ) -> list[RollOutState]:
     """Lead each roll-out of an environment on by at most one step, or back.
 
@@ -125,7 +124,7 @@ def advance(
         models: Only these models; all for which git names a bundle, without it.
         git: Whether the files at hand are a clone: then a bundle that they do not name any more is taken back, and
             git is told of a roll-back. What a pod has of git may be older than the roll-out.
-        held: Returns what the roll-out of a model waits for beside its guards, in words; empty where it may go on.
+        see: Returns what of the candidate's pods bears on the roll-out of a model.
 
     Raises:
         UsageError: if there is no such environment.
@@ -139,7 +138,7 @@ def advance(
     """
     environment = open_environment(name)
     cases = [_open(environment, model) for model in models or declared_models(environment)]
-    return [_advance(case, git=git, held=held(case.model)) for case in cases if case is not None]
+    return [_advance(case, git=git, seen=see(case.model)) for case in cases if case is not None]
 
 
 def how_it_ended(tried: RollOutState, name: str) -> RollOutState | None:
@@ -202,7 +201,7 @@ def _judge(case: _Case, bundle: Bundle) -> Judged:
 
 
 def _decide(
-    case: _Case, judged: Judged, now: datetime, *, git: bool, held: str = ""
+    case: _Case, judged: Judged, now: datetime, *, git: bool, seen: Seen
 ) -> tuple[Literal["on", "back", "wait"], str]:
     """Say what becomes of a roll-out, and why."""
     age = now - datetime.fromisoformat(str(case.begun.content["at"]))
@@ -213,13 +212,11 @@ def _decide(
     )
     if git and not named:
         return "back", "git does not name it any more"
-    if judged.failed:
-        return "back", " ".join(
-            f"{verdict.check} is {verdict.value}, beyond {verdict.bound}: {verdict.message}"
-            for verdict in judged.failed
-        )
+    tripped = [f"{v.check} is {v.value}, beyond {v.bound}: {v.message}" for v in judged.failed]
+    if gone := [*tripped, *([seen.lost] if seen.lost else [])]:
+        return "back", " ".join(gone)
     unnamed = "" if named else "git, as it is known here, to name it"
-    waiting = [*judged.waiting, *(one for one in (unnamed, held) if one)]
+    waiting = [*judged.waiting, *(one for one in (unnamed, seen.awaited) if one)]
     if waiting:
         if age > case.rules.maximum_time:
             return "back", f"not decided within {case.rules.maximum_time}: {', '.join(waiting)}"
@@ -230,10 +227,10 @@ def _decide(
     return "on", "every guard holds"
 
 
-def _advance(case: _Case, *, git: bool, held: str) -> RollOutState:
+def _advance(case: _Case, *, git: bool, seen: Seen) -> RollOutState:
     bundle = _load(case)
     judged = _judge(case, bundle)
-    decision, why = _decide(case, judged, datetime.now(UTC), git=git, held=held)
+    decision, why = _decide(case, judged, datetime.now(UTC), git=git, seen=seen)
     said = [verdict.model_dump(mode="json") for verdict in judged.verdicts]
     if decision == "wait":
         return case.state("rolling out", judged, why)

@@ -193,7 +193,7 @@ def test_a_job_that_git_is_behind_for_puts_the_weights_back(
         reconcile("staging")
         predictors().follow([MODEL])
         record_comparisons(by_seldon.workspace("staging"), stage(by_seldon), failed=True)
-        assert advance("staging", git=False, held=predictors().held)[0].state == "rolled back"
+        assert advance("staging", git=False, see=predictors().see)[0].state == "rolled back"
         assert api.shares() == SHADOW
         api.refuse = 403 if refused else 0
         code, _, err = job(cli)
@@ -209,10 +209,11 @@ def stage(harbour: Harbour) -> Stage:
     return found
 
 
-def looked(seen: list[RollOutState]) -> str:
+def looked(seen: list[RollOutState], found: Predictors | None = None) -> str:
     """Look once, as the job does; return what the roll-out does, or waits for."""
-    predictors().follow([MODEL])
-    seen.extend(advance("staging", held=predictors().held))
+    found = found or predictors()
+    found.follow([MODEL])
+    seen.extend(advance("staging", see=found.see))
     return seen[-1].why
 
 
@@ -250,6 +251,33 @@ def test_without_its_pods_a_canary_is_not_asked(by_seldon: Harbour, api: SeldonA
     looked(seen)
 
     assert api.history == [UNASKED, CANARY]
+
+
+@pytest.mark.parametrize("asked", [True, False], ids=["in the canary", "on the way to it"])
+def test_a_canary_whose_pods_are_gone_is_taken_back(by_seldon: Harbour, api: SeldonApi, asked: bool) -> None:
+    """The mesh has nobody to give their share to, so no guard is waited for; before it asks them, pods may come."""
+    by_seldon.rules("staging", "rollout: {steps: [50], minimum_rows: 1000, minimum_time: 1s}\n")
+    reconcile("staging")
+    job, seen = predictors(), list[RollOutState]()
+    looked(seen, job)
+    assert api.shares() == UNASKED
+    job.follow([MODEL])
+    if asked:
+        looked(seen, job)
+    api.lose("candidate")
+    why = looked(seen, job)
+
+    if not asked:
+        assert "waits for the predictors" in why or "of 1,000 rows" in why
+        assert api.shares() == CANARY
+        return
+    assert (seen[-1].state, why) == (
+        "rolled back",
+        "none of its pods answers, and 50% of the requests are theirs",
+    )
+    job.follow([MODEL])
+    assert api.history == [UNASKED, CANARY, ALONE]
+    assert by_seldon.served("staging") == by_seldon.digests[0]
 
 
 def test_who_does_not_see_the_cluster_leads_no_step_on(by_seldon: Harbour, cli: Cli) -> None:
