@@ -1,4 +1,4 @@
-"""``seatrial history``, ``audit`` and ``environments``: what was done, whether it holds, and what there is."""
+"""``seatrial history``, ``audit``, ``tell-git`` and ``environments``: what was done, and whether it holds."""
 
 from __future__ import annotations
 
@@ -118,6 +118,51 @@ def audit(
             else "1 place is not as it must be.",
             remedy="See docs/how-to/promotion.md.",
         )
+
+
+@app.command("tell-git")
+def tell_git(
+    environment: Name,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this model; may be given more than once.", show_default=False),
+    ] = None,
+    push: Annotated[
+        str,
+        typer.Option(
+            help="A remote of git that is to have the branches, too, such as origin.", show_default=False
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Write a branch for each roll-back that git does not say yet, such as one by a guard on a cluster.
+
+    Nothing is moved, and the store is only read: an environment's candidate that a guard took back is
+    recorded by a pod, which has no clone. For a job that looks every few minutes: run again, it writes a
+    branch anew only where what it would say has changed. Until it is merged, nothing moves forward there.
+
+    Example: `seatrial tell-git production --push origin`
+    """
+    from seatrial.delivery.declared import declared_models
+    from seatrial.delivery.rollback import tell_git as run
+    from seatrial.promotion.environment import open_environment
+
+    opened = open_environment(environment)
+    found = [run(opened, name, remote=push) for name in model or declared_models(opened)]
+    untold = [one for one in found if one is not None]
+    if as_json:
+        print_json(untold)
+        return
+    for one in untold:
+        console.print(
+            f"[green]✓[/] {environment} serves {one.digest[:12]} of {one.model} since {one.at}, instead of "
+            f"{str(one.previous)[:12]}:",
+            Text(one.reason),
+            soft_wrap=True,
+        )
+        console.print(f"Git says so on the branch [bold]{one.branch.name}[/]: merge it.", soft_wrap=True)
+    if not untold:
+        console.print(f"[green]✓[/] Git knows of every roll-back in {environment}.")
 
 
 @environments.command("list")

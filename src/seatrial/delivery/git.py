@@ -17,6 +17,11 @@ from seatrial.errors import ToolError
 
 SECONDS = 60.0
 _ABSENT = "0" * 40
+_IN_A_CLONE = (
+    "A change is proposed on a branch of the repository that manifests/environments lies in: run it in a clone with a "
+    "commit, and with user.name and user.email set."
+)
+_AT_A_REMOTE = "See whether the remote is there, and whether you may write branches there; then run it again."
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,41 @@ def write_branch(repository: Path, branch: str, files: dict[Path, bytes], messag
     return Branch(branch, commit, new=True)
 
 
+def fetch_branch(repository: Path, remote: str, branch: str) -> str:
+    """Take a branch over as a remote has it, and return the commit at its end; empty where the remote has none.
+
+    Args:
+        repository: The repository's folder.
+        remote: Name or address of the remote.
+        branch: The branch's name, which must not be checked out.
+
+    Raises:
+        ToolError: if git is missing, or the remote cannot be read.
+    """
+    place = f"refs/heads/{branch}"
+    if not git(repository, "ls-remote", remote, place, remedy=_AT_A_REMOTE):
+        return ""
+    git(repository, "fetch", "--quiet", remote, f"+{place}:{place}", remedy=_AT_A_REMOTE)
+    return git(repository, "rev-parse", place)
+
+
+def push_branch(repository: Path, remote: str, branch: Branch, *, before: str) -> None:
+    """Let a remote have a branch, where it has what was found there before.
+
+    Args:
+        repository: The repository's folder.
+        remote: Name or address of the remote.
+        branch: The branch.
+        before: The commit at its end there; empty: there is none. It need not be one that the branch follows.
+
+    Raises:
+        ToolError: if git is missing, the remote refuses, or somebody else moved the branch there in the meantime.
+    """
+    place = f"refs/heads/{branch.name}"
+    lease = f"--force-with-lease={place}:{before}"
+    git(repository, "push", "--quiet", lease, remote, f"{branch.commit}:{place}", remedy=_AT_A_REMOTE)
+
+
 def _tree(repository: Path, head: str, files: dict[Path, bytes]) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
@@ -76,13 +116,16 @@ def _tree(repository: Path, head: str, files: dict[Path, bytes]) -> str:
         return git(repository, "write-tree", **index)
 
 
-def git(folder: Path, *arguments: str, text: str | None = None, **environment: str) -> str:
+def git(
+    folder: Path, *arguments: str, text: str | None = None, remedy: str = _IN_A_CLONE, **environment: str
+) -> str:
     """Run git and return what it printed, without the line's end.
 
     Args:
         folder: Where it runs.
         arguments: What it is to do.
         text: What it reads from standard input.
+        remedy: What to do where it fails.
         environment: Variables beside those of this process.
 
     Raises:
@@ -104,7 +147,6 @@ def git(folder: Path, *arguments: str, text: str | None = None, **environment: s
         said = (done.stderr or done.stdout).strip()
         raise ToolError(
             f"`git {' '.join(arguments[:2])}` failed in {folder}: {said}",
-            remedy="A change is proposed on a branch of the repository that manifests/environments lies in: "
-            "run it in a clone with a commit, and with user.name and user.email set.",
+            remedy=remedy,
         )
     return done.stdout.rstrip("\n")  # A name may end with a blank.

@@ -19,7 +19,7 @@ from typing import Any
 from seatrial.bundle import Bundle, Signer, load_bundle
 from seatrial.bundle.store import find_bundle
 from seatrial.delivery.declared import Declared, bundle_file, changed_files, read_declared
-from seatrial.delivery.git import Branch, repository_of, write_branch
+from seatrial.delivery.git import Branch, fetch_branch, push_branch, repository_of, write_branch
 from seatrial.delivery.proposal import approvals_needed
 from seatrial.errors import ApprovalError, BundleError, UsageError
 from seatrial.promotion.approvals import sign_roll_back
@@ -154,43 +154,103 @@ def _signature(
     return sign_roll_back(environment, model, digest, signer=signer, follows=follows, reason=reason)
 
 
-def tell_git_if_untold(environment: EnvironmentFolder, model: str, *, by_guard: bool) -> RolledBack | None:
-    """Tell git of the newest move if it is a roll-back that was killed before it could.
+@dataclass(frozen=True)
+class Untold:
+    """A roll-back that git, as it is checked out, does not say yet.
+
+    Attributes:
+        model: The model's name.
+        digest: The bundle that is served now.
+        previous: The one that was served, or tried, before it.
+        by: Who rolled back.
+        at: When, ISO 8601.
+        reason: Why.
+        branch: The branch on which git says so.
+        new: Whether the branch was written, or given to the remote, just now.
+    """
+
+    model: str
+    digest: str
+    previous: str | None
+    by: str
+    at: str
+    reason: str
+    branch: Branch
+    new: bool
+
+
+def tell_git(
+    environment: EnvironmentFolder, model: str, *, remote: str = "", by_guard: bool = False
+) -> Untold | None:
+    """Tell git on a branch of the newest move, if it is a roll-back of which it does not know; move nothing.
 
     Args:
         environment: The environment.
         model: The model's name.
+        remote: Name or address of a remote that is to have the branch, too; empty: none.
         by_guard: Whether only of one that a guard made.
 
     Returns:
-        The roll-back; None where there is none such.
+        The roll-back; None where git knows of it, where there is none, or git names no bundle of the model.
 
     Raises:
         StoreError: if the store failed.
-        ToolError: if git failed.
+        ToolError: if git failed, or the remote refused.
     """
     record = pointer_log(environment.open_workspace(), environment.name, model).newest(is_move)
     if record is None or (by_guard and GUARDS not in record.content):
         return None
-    return _finish(environment, model, [record])
+    declared = _untold(environment, model, [record])
+    if declared is None or not _files(environment, model, declared):
+        return None
+    repository = repository_of(environment.folder)
+    before = fetch_branch(repository, remote, _branch(environment, model, declared)) if remote else ""
+    said = record.content
+    branch, _ = _tell_git(environment, model, declared, said["reason"])
+    assert branch is not None
+    new = branch.new
+    if remote and branch.commit != before:
+        push_branch(repository, remote, branch, before=before)
+        new = True
+    return Untold(
+        model,
+        declared.digest,
+        said["previous"],
+        said["by"],
+        said["at"],
+        said["reason"],
+        branch,
+        new,
+    )
 
 
-def _finish(
-    environment: EnvironmentFolder, model: str, moves: list[Record], then: Told | None = None
-) -> RolledBack | None:
-    """Tell git, and who hears of it before, of a roll-back that was killed before that; None where there is none."""
+def _untold(environment: EnvironmentFolder, model: str, moves: list[Record]) -> Declared | None:
+    """Return what the newest move would have git say, if it is a roll-back; None where git says it."""
     if not moves or moves[-1].content.get("kind") != ROLL_BACK:
         return None
     said = moves[-1].content
     declared = Declared(said["digest"], said["follows"])
-    if read_declared(environment, model) == declared:
+    return None if read_declared(environment, model) == declared else declared
+
+
+def _finish(
+    environment: EnvironmentFolder, model: str, moves: list[Record], then: Told | None
+) -> RolledBack | None:
+    """Tell git, and who hears of it before, of a roll-back that was killed before that; None where there is none."""
+    declared = _untold(environment, model, moves)
+    if declared is None:
         return None
+    said = moves[-1].content
     if then is not None:
         then(_files(environment, model, declared))
     branch, files = _tell_git(environment, model, declared, said["reason"])
     if branch is None or not branch.new:
         return None
     return RolledBack(declared.digest, said["previous"], moves[-1].number, branch, files)
+
+
+def _branch(environment: EnvironmentFolder, model: str, declared: Declared) -> str:
+    return f"rollback/{environment.name}/{model}/{declared.digest[:_SHOWN]}"
 
 
 def _files(environment: EnvironmentFolder, model: str, declared: Declared) -> dict[Path, bytes]:
@@ -207,7 +267,7 @@ def _tell_git(
         return None, files
     branch = write_branch(
         repository_of(environment.folder),
-        f"rollback/{environment.name}/{model}/{declared.digest[:_SHOWN]}",
+        _branch(environment, model, declared),
         files,
         f"{environment.name} serves {model} {declared.digest[:_SHOWN]} again\n\n{reason}\n",
     )

@@ -20,7 +20,7 @@ from seatrial.delivery.declared import declared_models, read_declared
 from seatrial.delivery.guards import Judged, judge_guards, read_step
 from seatrial.delivery.predictors import Seen
 from seatrial.delivery.reconcile import check_move
-from seatrial.delivery.rollback import roll_back, tell_git_if_untold
+from seatrial.delivery.rollback import roll_back, tell_git
 from seatrial.errors import UsageError
 from seatrial.promotion.environment import EnvironmentFolder, RollOut, open_environment
 from seatrial.promotion.pointer import (
@@ -170,7 +170,7 @@ def tell_git_of_roll_backs(name: str, *, models: list[str] | None = None) -> Non
     """
     environment = open_environment(name)
     for model in models or declared_models(environment):
-        tell_git_if_untold(environment, model, by_guard=True)
+        tell_git(environment, model, by_guard=True)
 
 
 def _open(environment: EnvironmentFolder, model: str) -> _Case | None:
