@@ -44,13 +44,14 @@ class Seen:
     copies: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def take(self, status: int, content: dict[str, Any]) -> None:
+    def take(self, status: int, body: bytes) -> None:
         """Note an answer."""
         with self.lock:
             self.statuses[status] += 1
             if status != http.client.OK:
-                self.failures.append(f"{status}: {content}")
+                self.failures.append(f"{time.time():.2f} {status}: {body.decode(errors='replace')}")
                 return
+            content: dict[str, Any] = json.loads(body)
             outputs = {output["name"]: output["data"] for output in content["outputs"]}
             self.predictions += outputs["prediction_id"]
             bundle = content["model_version"]
@@ -88,7 +89,7 @@ def ask(host: str, path: str, body: bytes, seen: Seen, stop: Path, *, keep: bool
         chosen, mirror = route(host, Path(f"{stop}.routes"))
         try:
             answer = send(chosen)
-            seen.take(answer.status, json.loads(answer.read()))
+            seen.take(answer.status, answer.read())
             seen.hosts[chosen] += 1
         except (OSError, http.client.HTTPException) as error:
             seen.fail(error)

@@ -41,7 +41,7 @@ LOCAL = {"test": ".seatrial", "staging": ".seatrial-staging", "production": ".se
 VALUES = """\
 replicas: {replicas}
 trustRoot: {trust_root}
-network: {{objectStore: {{namespace: {store}}}}}
+network: {{objectStore: {{namespace: {store}}}, clientNamespaces: [{clients}]}}
 resources: {{requests: {{cpu: 10m}}}}
 feedbackLog: {{shipEverySeconds: 5}}
 rollOut: {{schedule: "0 0 1 1 *"}}
@@ -146,6 +146,7 @@ def three_namespaces(
     rules: dict[str, str] | None = None,
     *,
     seldon: str = "",
+    clients: str = "",
 ) -> Iterator[Namespaces]:
     """Make the namespaces and the repository, and go there; nothing is served yet.
 
@@ -156,6 +157,7 @@ def three_namespaces(
         root: An empty folder.
         rules: What an environment's file says in the place of its demands, as YAML, by the environment's name.
         seldon: The environment that is served by Seldon's operator, if any; it is not there yet.
+        clients: Another namespace from which models may be asked, if any.
     """
     trusted = {path.name: path.read_text() for path in (ferry.root / "keys" / "trusted").glob("*.pem")}
     with ExitStack() as stack:
@@ -176,7 +178,7 @@ def three_namespaces(
                 world.run("create", "rolebinding", person, f"--clusterrole={role}", f"--user={person}")
         for name, text in (rules or {}).items():
             harbour.rules(name, text)
-        _name_in_git(harbour, worlds, store.namespace, seldon)
+        _name_in_git(harbour, worlds, store.namespace, seldon, clients)
         stack.enter_context(store.workspace())
         persons = _kubeconfig(kubectl, context, root / "kubeconfig")
         yield Namespaces(harbour, worlds, {**_variables(harbour), "KUBECONFIG": str(persons)})
@@ -210,7 +212,7 @@ def _kubeconfig(kubectl: Command, context: str, path: Path) -> Path:
     return path
 
 
-def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str, seldon: str) -> None:
+def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str, seldon: str, clients: str) -> None:
     """Let git say which namespaces and workspaces there are and what serves the model, as the guide says."""
     environments = harbour.root / "manifests/environments"
     shipped = ROOT / "manifests/environments"
@@ -219,7 +221,9 @@ def _name_in_git(harbour: Harbour, worlds: dict[str, World], store: str, seldon:
     for name, world in worlds.items():
         folder = environments / name
         trust_root = "trust-root" if name == "test" else "trusted-makers"
-        values = VALUES.format(replicas=2 if name == "production" else 1, trust_root=trust_root, store=store)
+        values = VALUES.format(
+            replicas=2 if name == "production" else 1, trust_root=trust_root, store=store, clients=clients
+        )
         values += "engine: seldon\n" if name == seldon else ""
         (folder / MODEL / "values.yaml").write_text(values)
         of_all, rules = folder / "kustomization.yaml", folder / "environment.yaml"

@@ -225,14 +225,23 @@ def address_of(world: World) -> str:
 
 
 @contextlib.contextmanager
-def load(world: World, *, pause: float = 0.02) -> Iterator[Load]:
-    """Ask from a pod, from before the block to its end, in each thread with so many seconds between two requests."""
+def load(world: World, *, pause: float = 0.02, gateway: str = "") -> Iterator[Load]:
+    """Ask from a pod, from before the block to its end.
+
+    Args:
+        world: The namespace.
+        pause: Seconds between two requests of each thread.
+        gateway: Address of a mesh's gateway, by which it asks; empty: it asks the model's Service.
+    """
     script = (ROOT / "tests" / "support" / "load_client.py").read_text()
     data = {"client.py": script, "body.json": json.dumps(infer_body(ROWS), default=str)}
     path = "/v2/models/ferry/infer"
+    host = gateway or f"{address_of(world)}:{REST_PORT}"
+    if gateway:
+        path = f"/seldon/{world.namespace}/{RELEASE}{path}"
     container = {
         "command": ["python", "/client/client.py"],
-        "args": [f"{address_of(world)}:{REST_PORT}", path, STOP, "/client/body.json", f"{pause:g}"],
+        "args": [host, path, STOP, "/client/body.json", f"{pause:g}"],
         "volumeMounts": [{"name": "client", "mountPath": "/client"}, {"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108
     }
     volumes = [{"name": "client", "configMap": {"name": "client"}}, {"name": "tmp", "emptyDir": {}}]

@@ -1,8 +1,9 @@
-"""A roll-out by the predictors of a SeldonDeployment, led by the manifests' own job, and what is said to a mesh of it.
+"""A roll-out by the predictors of a SeldonDeployment, led by the manifests' own job, and what a mesh makes of it.
 
-There is no mesh: Istio's definitions alone are there, without types, and the clients do what its proxies would. They
-follow the VirtualService that Seldon's operator writes: each request goes to one predictor's Service by the weights,
-and in the shadow a copy of it to the other.
+Where the cluster has Istio, with the gateway that ``charts/serving`` names, clients ask at the gateway. Where it has
+not, there is no mesh: Istio's definitions alone are made, without types, and the clients do what its proxies would.
+They follow the VirtualService that Seldon's operator writes: each request goes to one predictor's Service by the
+weights, and in the shadow a copy of it to the other.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ RIGHTS = [
 ]
 """Of each person what it may do, beside its ClusterRole, with the resources that this does not know of."""
 ISTIO = "networking.istio.io"
+GATEWAY_NAMESPACE, GATEWAY = "istio-system", "seldon-gateway"
+"""What ``charts/serving`` names by default."""
+GATEWAY_PORT = 80
 KINDS = {"virtualservices": "VirtualService", "destinationrules": "DestinationRule"}
 Split = tuple[int, int | None, bool]
 """Percent of the requests for the first predictor and for the other, where it is there; and whether it gets copies."""
@@ -79,19 +83,44 @@ def definition(plural: str, kind: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def istio(kubectl: Command) -> Iterator[None]:
-    """Istio's definitions; skips where the cluster has some of its own."""
+def gateway(kubectl: Command) -> Iterator[str]:
+    """The address of Istio's gateway; empty where the cluster has no Istio, and its definitions are made here."""
     if kubectl("get", "crds", "--output", "name").count(ISTIO):
-        pytest.skip("this cluster has Istio's definitions already")
+        place = ("--namespace", GATEWAY_NAMESPACE)
+        if GATEWAY not in kubectl("get", f"gateways.{ISTIO}", *place, "--output", "name"):
+            pytest.skip(f"this cluster has Istio's definitions, and no gateway {GATEWAY_NAMESPACE}/{GATEWAY}")
+        selector = kubectl(
+            "get", f"gateways.{ISTIO}", GATEWAY, *place, "--output", "jsonpath={.spec.selector}"
+        )
+        chosen = ",".join(f"{name}={value}" for name, value in json.loads(selector).items())
+        kubectl(
+            "label", "pods", *place, "--selector", chosen, f"access.seatrial.io/{MODEL}=true", "--overwrite"
+        )
+        (found,) = json.loads(kubectl("get", "services", *place, "--selector", chosen, "--output", "json"))[
+            "items"
+        ]
+        yield f"{found['spec']['clusterIP']}:{GATEWAY_PORT}"
+        return
     made = [definition(plural, kind) for plural, kind in KINDS.items()]
     listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": made})
     kubectl("apply", "--filename", "-", stdin=listed)
     for plural in KINDS:
         kubectl("wait", "--for=condition=Established", f"crd/{plural}.{ISTIO}", "--timeout=60s")
     try:
-        yield
+        yield ""
     finally:
         kubectl("delete", "--filename", "-", "--ignore-not-found", stdin=listed)
+
+
+@dataclass(frozen=True)
+class Meshed(Way):
+    """An environment whose requests a mesh splits.
+
+    Attributes:
+        gateway: Address of the mesh's gateway; empty: clients follow what is said to a mesh.
+    """
+
+    gateway: str
 
 
 @pytest.fixture(scope="module")
@@ -100,16 +129,18 @@ def way(
     helm: Command,
     context: str,
     ferry: Ferry,
-    istio: None,
+    gateway: str,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Way]:
+) -> Iterator[Meshed]:
     """Production serves a first bundle in two pods of a SeldonDeployment; staging has two others in its store."""
     first, second = ferry.digests[:2]
     failing = failing_bundle(ferry)
     root = tmp_path_factory.mktemp("rolled-out")
     with (
         contextlib.chdir(root),
-        three_namespaces(kubectl, context, ferry, root, {PLACE: rules(STEPS)}, seldon=PLACE) as made,
+        three_namespaces(
+            kubectl, context, ferry, root, {PLACE: rules(STEPS)}, seldon=PLACE, clients=GATEWAY_NAMESPACE
+        ) as made,
     ):
         world = made.worlds[PLACE]
         if why := world.missing_image(IMAGES["seldon-operator"]):
@@ -134,12 +165,12 @@ def way(
         folder = str(made.harbour.root / "manifests/environments" / PLACE)
         kubectl("apply", "-k", folder, "--selector", "app.kubernetes.io/component=rights")
         made.seatrial("reconcile", PLACE, "--context", DELIVERER)
-        yield Way(made, first, second, failing)
+        yield Meshed(made, first, second, failing, gateway)
 
 
 @dataclass
 class Mesh:
-    """What the operator's VirtualService says, followed by the clients as it changes.
+    """What the operator's VirtualService says, followed by the clients as it changes, where no mesh does that.
 
     Attributes:
         way: The environment.
@@ -147,7 +178,7 @@ class Mesh:
         stages: What the record said then: percent of the requests for the candidate; None without a roll-out.
     """
 
-    way: Way
+    way: Meshed
     seen: list[Split] = field(default_factory=list)
     stages: list[int | None] = field(default_factory=list)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -167,6 +198,9 @@ class Mesh:
             return
         self.seen.append(split)
         self.stages.append(self.way.stage())
+        print(f"the mesh: {split}, the record: {self.stages[-1]}")
+        if self.way.gateway:
+            return
         hosts = {name: self._host(name) for name, weight in weights.items() if weight}
         said = {
             "weights": {host: weights[name] for name, host in hosts.items()},
@@ -174,7 +208,6 @@ class Mesh:
         }
         write = f"cat > {ROUTES}.new && mv {ROUTES}.new {ROUTES}"
         self.world.run("exec", "--stdin", "client", "--", "sh", "-c", write, stdin=json.dumps(said))
-        print(f"the mesh: {split}, the record: {self.stages[-1]}")
 
     def _host(self, service: str) -> str:
         return f"{self.world.get('service', service)['spec']['clusterIP']}:{REST_PORT}"
@@ -196,10 +229,10 @@ class Mesh:
 
 
 @contextlib.contextmanager
-def meshed(way: Way) -> Iterator[tuple[Mesh, Load]]:
+def meshed(way: Meshed) -> Iterator[tuple[Mesh, Load]]:
     """Ask as through a mesh, from before the block to its end."""
     mesh = Mesh(way)
-    with load(mesh.world, pause=PAUSE) as clients:
+    with load(mesh.world, pause=PAUSE, gateway=way.gateway) as clients:
         mesh.look()
         thread = threading.Thread(target=mesh.follow)
         thread.start()
@@ -210,24 +243,33 @@ def meshed(way: Way) -> Iterator[tuple[Mesh, Load]]:
             thread.join()
 
 
-def alone(way: Way) -> bool:
+def alone(way: Meshed) -> bool:
     """Return whether the first predictor is the only one again, for the mesh and in pods."""
     found = way.made.worlds[PLACE].get("seldondeployment", MODEL)
     names = [one["name"] for one in found["spec"]["predictors"]]
     return names == ["main"] and found["status"]["state"] == "Available" and len(way.made.pods(PLACE)) == PODS
 
 
-def not_recorded_twice(way: Way, said: dict[str, Any]) -> None:
+def not_recorded_twice(way: Meshed, said: dict[str, Any]) -> None:
     """Print how many copies were recorded as requests: those between a step of the record and the mesh's."""
     recorded = read_recorded(way.made.harbour.workspace(PLACE), MODEL)
     found = set(patiently(lambda: recorded.select("prediction_id").collect())["prediction_id"])
     more = len(found - set(said["predictions"]))
     print(f"{said['copies']} answers to copies; {more} rows recorded that no client asked for")
+    if way.gateway:  # Nobody hears of the answers to a mesh's copies.
+        assert more < len(said["predictions"]) / 10
+        return
     assert said["copies"].get("200", 0) > 20
     assert more < sum(said["copies"].values())
 
 
-def test_from_the_shadow_to_all_requests(way: Way) -> None:
+def came_by_both(way: Meshed, said: dict[str, Any]) -> None:
+    """Check that both predictors were asked; at a gateway, which one it was is not seen."""
+    print(f"{said['hosts']} answers by who was asked")
+    assert len(said["hosts"]) == (1 if way.gateway else 2)
+
+
+def test_from_the_shadow_to_all_requests(way: Meshed) -> None:
     """The mesh's weights follow the record's steps, no request fails, and the first predictor's pods stay."""
     before = way.pods()
     assert len(before) == PODS
@@ -252,8 +294,8 @@ def test_from_the_shadow_to_all_requests(way: Way) -> None:
         (100, None, False),
     ]
     assert mesh.stages == [None, 0, 20, 60, None, None]
-    print(f"{said['hosts']} answers by Service, {time.time() - began:.0f} s in all")
-    assert len(said["hosts"]) == 2
+    print(f"{time.time() - began:.0f} s in all")
+    came_by_both(way, said)
     assert said["bundles"] == [way.first, way.second]
     assert way.pods() == before
     steps = [record for record in way.records() if record["kind"] == "stage"]
@@ -263,7 +305,7 @@ def test_from_the_shadow_to_all_requests(way: Way) -> None:
     way.made.seatrial("audit", PLACE, "--context", VISITOR)
 
 
-def taken_back(way: Way, mesh: Mesh, clients: Load, candidate: str) -> dict[str, Any]:
+def taken_back(way: Meshed, mesh: Mesh, clients: Load, candidate: str) -> dict[str, Any]:
     """Wait until the job has taken a candidate back and its predictor is gone; return what clients were answered."""
     print(way.ended("back", "failed"))
     wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
@@ -271,7 +313,7 @@ def taken_back(way: Way, mesh: Mesh, clients: Load, candidate: str) -> dict[str,
     clients.goes_on(50)
     said = clients.said
     account(way, said)
-    print(f"the mesh said {mesh.seen}; {said['hosts']} answers by Service")
+    print(f"the mesh said {mesh.seen}")
     begun, back = way.records()[-2:]
     assert (begun["kind"], begun["digest"], begun["weight"]) == ("stage", candidate, BACK_STEPS[0])
     assert (back["kind"], back["previous"]) == ("roll-back", candidate)
@@ -281,7 +323,7 @@ def taken_back(way: Way, mesh: Mesh, clients: Load, candidate: str) -> dict[str,
     return said
 
 
-def test_a_guard_puts_the_weights_back(way: Way) -> None:
+def test_a_guard_puts_the_weights_back(way: Meshed) -> None:
     """A candidate that goes wrong with a third of the requests: none fails, and the mesh gives it none again."""
     served, before = str(way.made.harbour.served(PLACE)), way.pods()
     candidate = way.first if served == way.second else way.second
@@ -305,12 +347,12 @@ def test_a_guard_puts_the_weights_back(way: Way) -> None:
         (100, None, False),
     ]
     assert set(said["bundles"]) == {way.first, way.second}
-    assert len(said["hosts"]) == 2
+    came_by_both(way, said)
     assert way.pods() == before
     assert way.made.harbour.served(PLACE) == served
 
 
-def test_one_that_answers_nothing_is_taken_back(way: Way) -> None:
+def test_one_that_answers_nothing_is_taken_back(way: Meshed) -> None:
     """What is compared beside the first predictor says so, whether or not the mesh gave it requests: none fails."""
     served, before = str(way.made.harbour.served(PLACE)), way.pods()
     way.made.harbour.rules(PLACE, rules(BACK_STEPS))
@@ -325,3 +367,59 @@ def test_one_that_answers_nothing_is_taken_back(way: Way) -> None:
     assert way.pods() == before
     rows = patiently(read_comparisons(way.made.harbour.workspace(PLACE), MODEL).collect)
     print(Counter(rows.filter(rows["candidate"] == way.failing)["error"].to_list()))
+
+
+@contextlib.contextmanager
+def without_pods(world: World, deployment: str) -> Iterator[None]:
+    """Take the pods of a Deployment away, and those that come in their place, in the block: as a node that is lost."""
+    ended = threading.Event()
+    named = ("--selector", f"app={deployment}")
+
+    def take() -> None:
+        while not ended.wait(0.3):
+            with contextlib.suppress(AssertionError):
+                world.run("delete", "pods", *named, "--grace-period=0", "--force", "--wait=false")
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_one_whose_pods_are_gone_is_taken_back(way: Meshed) -> None:
+    """Requests that the mesh gives to nobody fail until the job has looked twice, and none does after that."""
+    served, before = str(way.made.harbour.served(PLACE)), way.pods()
+    candidate = way.first if served == way.second else way.second
+    way.made.harbour.rules(PLACE, rules(BACK_STEPS).replace('"5s"', '"1h"'))
+    way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once, for long again")
+    with meshed(way) as (mesh, clients):
+        way.begin(candidate, "back")
+        wait_until(lambda: mesh.seen[-1] == (70, 30, False), "the mesh to give it requests", 300)
+        clients.goes_on(100)
+        began = time.time()
+        with without_pods(mesh.world, f"{MODEL}-candidate-0-server"):
+            wait_until(lambda: way.stage() is None, "the candidate to be taken back", 120)
+        recorded = time.time()
+        print(way.ended("back", "failed"))
+        wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
+        wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+        told = time.time()
+        clients.goes_on(100)
+        said = clients.said
+
+    failed = [float(failure.split()[0]) for failure in said["failures"]]
+    print(f"{said['statuses']} answers, {len(failed)} failures, e.g. {said['failures'][:2]}")
+    print(
+        f"taken back {recorded - began:.0f} s after the pods went, the mesh told after {told - began:.0f} s; failures "
+        f"from {min(failed, default=began) - began:.0f} s to {max(failed, default=began) - began:.0f} s"
+    )
+    assert max(failed, default=began) < told + 1
+    back = way.records()[-1]
+    assert (back["kind"], back["previous"], back["digest"]) == ("roll-back", candidate, served)
+    assert back["reason"] == f"none of its pods answers, and {BACK_STEPS[0]}% of the requests are theirs"
+    assert way.pods() == before
+    and_git_is_told(way)
+    mesh.world.run("delete", "job", "back")
