@@ -22,6 +22,7 @@ import orjson
 import pytest
 from ruamel.yaml import YAML
 
+from seatrial.images import own_image
 from support.cluster_world import IMAGES, ROOT, SERVER, Command, World, made_world, wait_until
 from support.harbour import AS_OF, MODEL, Harbour, open_harbour
 
@@ -166,7 +167,8 @@ def three_namespaces(
             name: stack.enter_context(made_world(kubectl, trusted, environment=name, store=store))
             for name in ENVIRONMENTS
         }
-        for image in (SERVER, IMAGES["minio"]):
+        led_by_a_job = [own_image("pipeline")] if rules else []
+        for image in (SERVER, IMAGES["minio"], *led_by_a_job):
             if why := store.missing_image(image):
                 pytest.skip(why)
         store.store_comes()
