@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from seatrial.cli.app import AsOf, Json, Model, WorkspaceOption, app, console, print_json
-from seatrial.errors import ApprovalError, SeatrialError, UsageError
+from seatrial.errors import ApprovalError, ClusterError, SeatrialError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from seatrial.delivery.predictors import Predictors
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from seatrial.delivery.rollout import RollOutState
 
 LOOK_SECONDS = 5.0
+PATIENCE_SECONDS = 300.0
+"""How long store or cluster may be away from who leads a roll-out on: nobody else looks at the guards meanwhile."""
 KEY_VARIABLE = "SEATRIAL_APPROVER_KEY"
 EnvironmentName = Annotated[
     str, typer.Argument(help="Name of an environment in manifests/environments.", show_default=False)
@@ -359,10 +361,21 @@ def _lead_to_the_end(
 
     back = [state for state in states if state.state == "rolled back"]
     said: dict[str, tuple[int, str]] = {}
+    seen = time.monotonic()
     while (tried := [state for state in states if state.state == "rolling out"]) and mesh.every is not None:
-        mesh.follow()
-        time.sleep(mesh.every)
-        states = _look_again(environment, models, tried, mesh, git=git)
+        try:
+            mesh.follow()
+            time.sleep(mesh.every)
+            states = _look_again(environment, models, tried, mesh, git=git)
+        except (StoreError, ClusterError) as error:
+            if time.monotonic() - seen > PATIENCE_SECONDS:
+                raise
+            console.print(
+                f"[yellow]![/] {environment} is looked at again:", Text(error.message), soft_wrap=True
+            )
+            time.sleep(mesh.every)
+            continue
+        seen = time.monotonic()
         back += [state for state in states if state.state == "rolled back"]
         for state in states:
             if said.get(state.model) != (state.weight, state.state) or state.state != "rolling out":

@@ -59,6 +59,8 @@ ISTIO = "networking.istio.io"
 GATEWAY_NAMESPACE, GATEWAY = "istio-system", "seldon-gateway"
 """What ``charts/serving`` names by default."""
 GATEWAY_PORT = 80
+LOOK_SECONDS = 0.5
+"""Between two looks at what is said to the mesh, each of which takes a share of what the machine can do."""
 KINDS = {"virtualservices": "VirtualService", "destinationrules": "DestinationRule"}
 Split = tuple[int, int | None, bool]
 """Percent of the requests for the first predictor and for the other, where it is there; and whether it gets copies."""
@@ -214,7 +216,7 @@ class Mesh:
 
     def follow(self) -> None:
         """Look until it is ended."""
-        while not self._ended.wait(0.3):
+        while not self._ended.wait(LOOK_SECONDS):
             try:
                 self.look()
             except (
@@ -376,7 +378,7 @@ def without_pods(world: World, deployment: str) -> Iterator[None]:
     named = ("--selector", f"app={deployment}")
 
     def take() -> None:
-        while not ended.wait(0.3):
+        while not ended.wait(2):  # None comes up in that time.
             with contextlib.suppress(AssertionError):
                 world.run("delete", "pods", *named, "--grace-period=0", "--force", "--wait=false")
 

@@ -8,12 +8,16 @@ import pytest
 from tests.local.delivery.conftest import Pod
 from tests.local.serving.conftest import wait_for
 
-from seatrial.cli import main  # noqa: F401 -- it registers the commands
+from seatrial.cli import (
+    main,  # noqa: F401 -- it registers the commands
+    promotion,
+)
 from seatrial.cli.app import run
 from seatrial.delivery import rollout
 from seatrial.delivery.audit import audit
 from seatrial.delivery.reconcile import reconcile
 from seatrial.delivery.rollout import RollOutState, advance, tell_git_of_roll_backs
+from seatrial.errors import StoreError
 from seatrial.promotion.environment import ENVIRONMENTS_VARIABLE
 from seatrial.promotion.pointer import Stage, read_pointer
 from support.harbour import MODEL, Harbour
@@ -122,3 +126,35 @@ def test_a_person_who_waits_hears_how_somebody_else_ended_it(
     assert looks[-1] == []
     assert ("was rolled back: error_share is 1.0" in said.err) == failed
     assert ("served." in said.out) != failed
+
+
+@pytest.mark.parametrize(("patience", "code"), [(300.0, 0), (0.0, 17)])
+def test_a_store_that_is_away_for_a_while_does_not_end_the_job(
+    rolling: Harbour,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    patience: float,
+    code: int,
+) -> None:
+    """`reconcile --wait` says so and looks again, as nobody else would look at the guards; in the end it gives up."""
+    real = rollout.advance
+    looks: list[bool] = []
+
+    def away(name: str, **options: object) -> list[RollOutState]:
+        """Look the first time; find the store away three times; from then on look at a candidate that does well."""
+        looks.append(len(looks) not in {1, 2, 3})
+        if not looks[-1]:
+            raise StoreError("The store of staging does not answer.", remedy="Look at it.")
+        tried = read_pointer(rolling.workspace(name), name, MODEL).stage
+        if tried is not None:
+            record_comparisons(rolling.workspace(name), tried, failed=False)
+        return real(name, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rollout, "advance", away)
+    monkeypatch.setattr(promotion, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(sys, "argv", ["seatrial", "reconcile", "staging", "--wait", "--every", "0.1"])
+
+    assert run() == code
+    said = capsys.readouterr()
+    assert said.out.count("is looked at again: The store of staging does not answer.") == (0 if code else 3)
+    assert rolling.served("staging") == rolling.digests[0 if code else 1]
