@@ -225,12 +225,13 @@ def tell_git(
 
 
 def _untold(environment: EnvironmentFolder, model: str, moves: list[Record]) -> Declared | None:
-    """Return what the newest move would have git say, if it is a roll-back; None where git says it."""
+    """Return what a roll-back that is the newest move would have git say; None where git says it, or what follows."""
     if not moves or moves[-1].content.get("kind") != ROLL_BACK:
         return None
-    said = moves[-1].content
+    said, now = moves[-1].content, read_declared(environment, model)
     declared = Declared(said["digest"], said["follows"])
-    return None if read_declared(environment, model) == declared else declared
+    is_known = now is not None and (now == declared or now.follows >= moves[-1].number)
+    return None if is_known else declared
 
 
 def _finish(

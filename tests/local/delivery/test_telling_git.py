@@ -98,6 +98,24 @@ def test_a_job_pushes_the_branch_once(rolling: Harbour, remote: Path, clone: Clo
     assert len(pointer_log(rolling.workspace("staging"), "staging", MODEL).all()) == before
 
 
+def test_what_git_says_to_follow_it_is_not_taken_back(
+    rolling: Harbour, remote: Path, clone: Clone, cli: Cli
+) -> None:
+    """The next promotion is merged upon the roll-back, and has yet to be made: nothing is proposed against it."""
+    with clone():
+        assert cli("tell-git", "staging", "--push", "origin")[0] == 0
+    rolling.git("pull", "--quiet", "--no-rebase", str(remote), branch_of(rolling))
+    proposal = rolling.propose("staging")
+    assert proposal.branch is not None
+    rolling.merge(proposal.branch.name)
+    rolling.git("push", "--quiet", str(remote), "main")
+
+    with clone():
+        assert json(cli("tell-git", "staging", "--push", "origin", "--json")) == []
+    assert cli("reconcile", "staging")[0] == 0
+    assert rolling.git("branch", "--list", "rollback/*") == ""
+
+
 def test_the_branch_follows_main(rolling: Harbour, remote: Path, clone: Clone, cli: Cli) -> None:
     """Where main has moved on meanwhile, what is to be merged is upon that, and has nothing else in it."""
     with clone():
