@@ -20,7 +20,7 @@ from seatrial.bundle import Bundle, TrustRoot
 from seatrial.bundle import content as names
 from seatrial.delivery.declared import serving_image
 from seatrial.delivery.load_test import Loaded, put_under_load
-from seatrial.errors import SeatrialError
+from seatrial.errors import SeatrialError, StoreError
 from seatrial.feedback.joining import join_outcomes, read_comparisons, read_predictions
 from seatrial.monitoring.quality import live_quality
 from seatrial.promotion.environment import Demands, EnvironmentFolder
@@ -57,13 +57,19 @@ class Case:
 
 
 def judge_demands(demands: Demands, case: Case) -> list[Verdict]:
-    """Return the verdict of each demand; that the bundle can be served there is always demanded."""
+    """Return the verdict of each demand; that the bundle can be served there is always demanded.
+
+    Raises:
+        StoreError: if the store failed, which says nothing about the bundle.
+    """
     verdicts = [_serves(case)]
     for name, judged in _JUDGES.items():
         demand = getattr(demands, name)
         if demand is not None:
             try:
                 verdicts.extend(judged(demand, case))
+            except StoreError:
+                raise
             except SeatrialError as error:  # Whatever it was, the bundle has not passed.
                 message = f"It could not be computed: {error.message}"
                 verdicts.append(Verdict(check=name, outcome=Outcome.FAIL, message=message))
@@ -74,6 +80,8 @@ def _serves(case: Case) -> Verdict:
     """Load the bundle as a server would, with the tables of the environment, and let it answer once."""
     try:
         versions = _served(case.bundle, case.target).versions
+    except StoreError:
+        raise
     except SeatrialError as error:
         return Verdict(check="serves", outcome=Outcome.FAIL, message=f"It cannot be served there: {error}")
     return Verdict(

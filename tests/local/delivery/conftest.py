@@ -18,6 +18,7 @@ from seatrial.cli.app import run
 from seatrial.promotion.environment import ENVIRONMENTS_VARIABLE
 from support.harbour import Harbour, open_harbour
 from support.killed_delivery import ROWS
+from support.stoppable_store import StoppableStore
 
 __all__ = ["trained_ferry"]
 
@@ -63,6 +64,19 @@ def harbour(opened: Harbour, tmp_path: Path) -> Iterator[Harbour]:
 def served(delivered: Harbour, tmp_path: Path) -> Iterator[Harbour]:
     """A harbour of one's own, in which production has served both bundles."""
     yield from _copied(delivered, tmp_path)
+
+
+@pytest.fixture
+def store(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StoppableStore]:
+    """A store that workspaces on S3 are in."""
+    store = StoppableStore(tmp_path_factory.mktemp("store"))
+    for name, value in store.settings.items():
+        monkeypatch.setenv(name, value)
+    store.start()
+    yield store
+    store.kill()
 
 
 @pytest.fixture

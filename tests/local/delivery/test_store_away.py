@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import obstore
@@ -22,21 +22,9 @@ ADDRESS = "s3://seatrial/staging"
 
 
 @pytest.fixture
-def store(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StoppableStore]:
-    """A store of staging's own."""
-    store = StoppableStore(tmp_path_factory.mktemp("store"))
-    for name, value in {**store.settings, "SEATRIAL_WORKSPACE_STAGING": ADDRESS}.items():
-        monkeypatch.setenv(name, value)
-    store.start()
-    yield store
-    store.kill()
-
-
-@pytest.fixture
-def away(harbour: Harbour, store: StoppableStore) -> Harbour:
+def away(harbour: Harbour, store: StoppableStore, monkeypatch: pytest.MonkeyPatch) -> Harbour:
     """A harbour whose staging is in that store and has its data."""
+    monkeypatch.setenv("SEATRIAL_WORKSPACE_STAGING", ADDRESS)
     store.upload(harbour.root / ".seatrial-staging", "staging")
     harbour.train(harbour.digests[0])
     return harbour
