@@ -213,8 +213,8 @@ def _decide(
     if git and not named:
         return "back", "git does not name it any more"
     tripped = [f"{v.check} is {v.value}, beyond {v.bound}: {v.message}" for v in judged.failed]
-    if gone := [*tripped, *([seen.lost] if seen.lost else [])]:
-        return "back", " ".join(gone)
+    if reasons := [reason for reason in (*tripped, seen.lost) if reason]:
+        return "back", " ".join(reasons)
     unnamed = "" if named else "git, as it is known here, to name it"
     waiting = [*judged.waiting, *(one for one in (unnamed, seen.awaited) if one)]
     if waiting:

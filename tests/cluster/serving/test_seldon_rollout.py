@@ -307,11 +307,16 @@ def test_from_the_shadow_to_all_requests(way: Meshed) -> None:
     way.made.seatrial("audit", PLACE, "--context", VISITOR)
 
 
-def taken_back(way: Meshed, mesh: Mesh, clients: Load, candidate: str) -> dict[str, Any]:
-    """Wait until the job has taken a candidate back and its predictor is gone; return what clients were answered."""
+def without_candidate(way: Meshed, mesh: Mesh) -> None:
+    """Wait until the job has taken a candidate back, and the mesh has heard that its predictor is gone."""
     print(way.ended("back", "failed"))
     wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
     wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+
+
+def taken_back(way: Meshed, mesh: Mesh, clients: Load, candidate: str) -> dict[str, Any]:
+    """Wait until the job has taken a candidate back and its predictor is gone; return what clients were answered."""
+    without_candidate(way, mesh)
     clients.goes_on(50)
     said = clients.said
     account(way, said)
@@ -325,16 +330,25 @@ def taken_back(way: Meshed, mesh: Mesh, clients: Load, candidate: str) -> dict[s
     return said
 
 
-def test_a_guard_puts_the_weights_back(way: Meshed) -> None:
-    """A candidate that goes wrong with a third of the requests: none fails, and the mesh gives it none again."""
-    served, before = str(way.made.harbour.served(PLACE)), way.pods()
-    candidate = way.first if served == way.second else way.second
+@contextlib.contextmanager
+def in_a_long_canary(way: Meshed) -> Iterator[tuple[str, Mesh, Load]]:
+    """Let the mesh give a third of the requests to the bundle that is not served, in a step of an hour."""
+    candidate = way.first if way.made.harbour.served(PLACE) == way.second else way.second
     way.made.harbour.rules(PLACE, rules(BACK_STEPS).replace('"5s"', '"1h"'))
-    way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once, for long")
+    way.made.harbour.git(
+        "commit", "--quiet", "--all", "--allow-empty", "--message", "A canary at once, for long"
+    )
     with meshed(way) as (mesh, clients):
         way.begin(candidate, "back")
         wait_until(lambda: mesh.seen[-1] == (70, 30, False), "the mesh to give it requests", 300)
         clients.goes_on(100)
+        yield candidate, mesh, clients
+
+
+def test_a_guard_puts_the_weights_back(way: Meshed) -> None:
+    """A candidate that goes wrong with a third of the requests: none fails, and the mesh gives it none again."""
+    served, before = str(way.made.harbour.served(PLACE)), way.pods()
+    with in_a_long_canary(way) as (candidate, mesh, clients):
         stage = patiently(lambda: read_pointer(way.made.harbour.workspace(PLACE), PLACE, MODEL)).stage
         assert stage is not None
         for _ in range(10):  # What its servers would record of rows that it does not answer.
@@ -394,20 +408,12 @@ def without_pods(world: World, deployment: str) -> Iterator[None]:
 def test_one_whose_pods_are_gone_is_taken_back(way: Meshed) -> None:
     """Requests that the mesh gives to nobody fail until the job has looked twice, and none does after that."""
     served, before = str(way.made.harbour.served(PLACE)), way.pods()
-    candidate = way.first if served == way.second else way.second
-    way.made.harbour.rules(PLACE, rules(BACK_STEPS).replace('"5s"', '"1h"'))
-    way.made.harbour.git("commit", "--quiet", "--all", "--message", "A canary at once, for long again")
-    with meshed(way) as (mesh, clients):
-        way.begin(candidate, "back")
-        wait_until(lambda: mesh.seen[-1] == (70, 30, False), "the mesh to give it requests", 300)
-        clients.goes_on(100)
+    with in_a_long_canary(way) as (candidate, mesh, clients):
         began = time.time()
         with without_pods(mesh.world, f"{MODEL}-candidate-0-server"):
             wait_until(lambda: way.stage() is None, "the candidate to be taken back", 120)
         recorded = time.time()
-        print(way.ended("back", "failed"))
-        wait_until(lambda: alone(way), "the candidate's predictor to be gone", 120)
-        wait_until(lambda: mesh.seen[-1] == (100, None, False), "the mesh to have heard of it", 60)
+        without_candidate(way, mesh)
         told = time.time()
         clients.goes_on(100)
         said = clients.said
